@@ -1,0 +1,528 @@
+"""Settings: everything that may differ between two installations, from `JANGADA_…` environment variables.
+
+Sections nest with two underscores (`JANGADA_DATABASE__URL`). Any key also works with `_FILE` appended: its value is
+then read from that file, as mounted secrets are. A wrong value or an unknown key inside a section stops the start and is
+named; an unknown key outside the sections is only warned about, because Kubernetes injects some (`JANGADA_PORT=tcp://…`).
+The page `docs/settings.md` is generated from this module, so each description says what, when to change it, and why.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, override
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from jangada.errors import FieldError, Invalid
+
+PREFIX = "JANGADA_"
+
+
+class InvalidSettings(Invalid):
+    """The environment holds wrong settings; `errors` names each key."""
+
+    code = "settings.invalid"
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+def _seconds(value: object) -> object:
+    """Plain numbers are seconds; `500ms`, `30s`, `15m`, `1h`, `7d` and ISO 8601 durations are understood too."""
+    if not isinstance(value, str):
+        return value
+    for suffix, unit in (("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)):
+        number = value.removesuffix(suffix).strip()
+        if value.endswith(suffix) and number.replace(".", "", 1).isdigit():
+            return timedelta(seconds=float(number) * unit)
+    return value
+
+
+type Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+
+
+def _comma_separated(value: object) -> object:
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _json(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+class Section(BaseModel):
+    """A group of settings; a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class DatabaseSettings(Section):
+    url: SecretStr = Field(
+        SecretStr("postgresql://jangada@localhost:5432/jangada"),
+        description="PostgreSQL ≥ 15, as a `postgresql://` URL. May point at pgbouncer in transaction mode. The role must "
+        "be neither superuser nor BYPASSRLS: row-level security would not hold for it.",
+    )
+    direct_url: SecretStr | None = Field(
+        None,
+        description="A URL that reaches PostgreSQL itself, for what needs a session: the migrations' lock, LISTEN, import "
+        "stages and the dispatcher. Set it whenever `url` goes through a pooler. Default: `url`.",
+    )
+    pool_size: int = Field(
+        10,
+        ge=1,
+        le=500,
+        description="Connections that one process keeps at most. Processes × pool_size must stay below max_connections.",
+    )
+    pool_timeout: Duration = Field(
+        timedelta(seconds=2),
+        description="How long a request waits for a free connection before it is answered 503. Keep it short: a queue "
+        "in front of a full pool only moves the wait.",
+    )
+    connect_timeout: Duration = Field(
+        timedelta(seconds=5), description="How long opening a connection may take."
+    )
+    statement_timeout: Duration = Field(
+        timedelta(seconds=30),
+        description="PostgreSQL ends a statement of a request that runs longer.",
+    )
+    lock_timeout: Duration = Field(
+        timedelta(seconds=4),
+        description="How long a migration waits for a table lock before it gives up, so that it never queues traffic.",
+    )
+    transaction_pooling: bool = Field(
+        default=False,
+        description="True when `url` goes through a transaction pooler (pgbouncer): server-side prepared statements are "
+        "then not used on it.",
+    )
+
+    @field_validator("url", "direct_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(
+            ("postgresql://", "postgres://")
+        ):
+            raise ValueError("must be a postgresql:// URL")
+        return value
+
+    @property
+    def session_url(self) -> SecretStr:
+        """The URL for what needs a session of its own."""
+        return self.direct_url or self.url
+
+
+class ValkeySettings(Section):
+    url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"),
+        description="Valkey ≥ 8 or Redis ≥ 7.0: `redis://`, `rediss://` or `unix://`. Must not evict "
+        "(`maxmemory-policy noeviction`).",
+    )
+    connect_timeout: Duration = Field(
+        timedelta(seconds=2), description="How long opening a connection may take."
+    )
+    command_timeout: Duration = Field(
+        timedelta(seconds=2),
+        description="How long one command may take before Valkey counts as absent.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must be a redis://, rediss:// or unix:// URL")
+        return value
+
+
+class PasswordSettings(Section):
+    min_length: int = Field(
+        15,
+        ge=8,
+        le=128,
+        description="Characters a password needs at least (NIST SP 800-63B-4 says 15).",
+    )
+    max_bytes: int = Field(
+        1024,
+        ge=64,
+        le=4096,
+        description="Bytes (UTF-8) a password may have at most: bounds the hashing work.",
+    )
+    blocklist: bool = Field(
+        default=True,
+        description="Refuse common passwords and those made of the person's own name or e-mail address.",
+    )
+    require_lower: bool = Field(
+        default=False, description="Require a lower-case letter. Off: length beats composition."
+    )
+    require_upper: bool = Field(default=False, description="Require an upper-case letter.")
+    require_digit: bool = Field(default=False, description="Require a digit.")
+    require_symbol: bool = Field(
+        default=False, description="Require a character that is neither letter nor digit."
+    )
+
+
+class HashSettings(Section):
+    memory_kib: int = Field(
+        19456, ge=8192, description="Argon2id memory in KiB (OWASP: 19 MiB with t=2, p=1)."
+    )
+    time_cost: int = Field(
+        2,
+        ge=1,
+        description="Argon2id passes. Raise it until a hash takes as long as you can afford.",
+    )
+    parallelism: int = Field(1, ge=1, le=16, description="Argon2id lanes.")
+    workers: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Threads that hash in one process; about the number of its cores.",
+    )
+    queue: int = Field(
+        32,
+        ge=1,
+        description="Hashes that may wait for a thread; more are shed with 503 and Retry-After.",
+    )
+
+
+class ThrottleSettings(Section):
+    account_failures: int = Field(
+        10,
+        ge=1,
+        description="Failed sign-ins for one e-mail address before more are refused (429).",
+    )
+    address_failures: int = Field(
+        50,
+        ge=1,
+        description="Failed sign-ins from one client address before more are refused (429).",
+    )
+    window: Duration = Field(
+        timedelta(minutes=15), description="The time in which failed sign-ins are counted."
+    )
+
+
+class AuthSettings(Section):
+    master_key: SecretStr | None = Field(
+        None,
+        description="At least 32 bytes, from `jangada gen-secret`. Encrypts the signing keys in the database and signs cursors. "
+        "Everybody who holds it can act as anybody; keep it out of the database's backups.",
+    )
+    algorithm: Literal["EdDSA", "ES256"] = Field(
+        "EdDSA",
+        description="How access tokens are signed. ES256 where a client library lacks Ed25519.",
+    )
+    issuer: str = Field(
+        "jangada", description="The `iss` of access tokens: your public URL, once you have one."
+    )
+    audience: str = Field("jangada", description="The `aud` of access tokens.")
+    access_token_lifetime: Duration = Field(
+        timedelta(minutes=15), description="How long an access token is good."
+    )
+    refresh_idle: Duration = Field(
+        timedelta(days=7), description="A session that is not refreshed for so long ends."
+    )
+    refresh_max: Duration = Field(
+        timedelta(days=30),
+        description="A session ends after so long, however often it is refreshed.",
+    )
+    refresh_grace: Duration = Field(
+        timedelta(seconds=30),
+        description="For so long after a rotation the previous refresh token gets the same successor, so that parallel "
+        "refreshes do not end the session.",
+    )
+    password: PasswordSettings = PasswordSettings()
+    hash: HashSettings = HashSettings()
+    throttle: ThrottleSettings = ThrottleSettings()
+
+    @field_validator("master_key")
+    @classmethod
+    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < 32:
+            raise ValueError("must have at least 32 bytes; make one with `jangada gen-secret`")
+        return value
+
+
+class ApiSettings(Section):
+    host: str = Field(
+        "127.0.0.1", description="Address that the public API listens on; `0.0.0.0` in a container."
+    )
+    port: int = Field(
+        8000, ge=0, le=65535, description="Port of the public API; 0 takes a free one."
+    )
+    management_host: str = Field(
+        "127.0.0.1", description="Address of health and metrics. Never route it to the public."
+    )
+    management_port: int = Field(
+        9000, ge=0, le=65535, description="Port of health and metrics; 0 takes a free one."
+    )
+    trusted_proxies: Annotated[
+        list[IPv4Network | IPv6Network], NoDecode, BeforeValidator(_comma_separated)
+    ] = Field(
+        default_factory=list,
+        description="Networks (comma separated) whose `X-Forwarded-For` is believed. Empty: the peer's address counts.",
+    )
+    max_body_bytes: int = Field(
+        1_048_576,
+        ge=1024,
+        description="Largest request body, but for uploads, which have their own limit.",
+    )
+    shutdown_timeout: Duration = Field(
+        timedelta(seconds=20), description="How long open requests may go on after SIGTERM."
+    )
+
+
+class StorageSettings(Section):
+    url: str = Field(
+        "file://.jangada/files",
+        description="Where files lie: `file:///path`, `s3://bucket/prefix`, `gs://…` or `az://…`.",
+    )
+    options: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = Field(
+        default_factory=dict,
+        description='Options of the object store as JSON, such as `{"endpoint": "…", "region": "…"}`.',
+    )
+    max_upload_bytes: int = Field(
+        1_073_741_824,
+        ge=1024,
+        description="Largest upload; a longer one is ended with 413 while it streams.",
+    )
+    max_stored_bytes_per_tenant: int = Field(
+        10_737_418_240, ge=1024, description="Bytes that one tenant may store in all."
+    )
+    max_uploads_per_tenant: int = Field(
+        4,
+        ge=1,
+        description="Uploads that one tenant may have under way at once, over all API processes.",
+    )
+    chunk_timeout: Duration = Field(
+        timedelta(seconds=30), description="An upload that sends nothing for so long is ended."
+    )
+
+
+class ContactsSettings(Section):
+    default_region: str = Field(
+        "BR",
+        pattern="^[A-Z]{2}$",
+        description="Country (ISO 3166) of phone numbers that are written without a country code.",
+    )
+    max_columns: int = Field(512, ge=1, description="Columns that an import file may have.")
+    max_cell_chars: int = Field(10_000, ge=100, description="Characters that one cell may have.")
+    batch_rows: int = Field(
+        5_000,
+        ge=10,
+        description="Rows that an import validates between two looks at cancel and progress.",
+    )
+
+
+class JobsSettings(Section):
+    beat_interval: Duration = Field(
+        timedelta(seconds=3), description="How often a worker says that it lives."
+    )
+    worker_timeout: Duration = Field(
+        timedelta(seconds=10),
+        description="A worker silent for so long counts as dead and its jobs start elsewhere. At least three beats.",
+    )
+    sweep_interval: Duration = Field(
+        timedelta(seconds=1), description="How often dead workers are looked for."
+    )
+    message_lease: Duration = Field(
+        timedelta(seconds=10), description="How long a claimed message may wait for its grant."
+    )
+    idle_poll: Duration = Field(
+        timedelta(milliseconds=250),
+        description="How often an idle dispatcher looks for due jobs without being woken.",
+    )
+    min_window: int = Field(
+        16,
+        ge=1,
+        description="Messages kept ready per queue, at least; live slots if they are more.",
+    )
+
+
+class WorkerSettings(Section):
+    queues: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default_factory=lambda: ["default", "imports"],
+        description="Queues (comma separated) that a worker serves.",
+    )
+    processes: int = Field(1, ge=1, le=64, description="Worker processes under one parent.")
+    slots: int = Field(4, ge=1, le=1000, description="Jobs that one process runs at once.")
+    drain_timeout: Duration = Field(
+        timedelta(minutes=1),
+        description="How long running jobs may go on after SIGTERM before they are handed back. Keep it below the "
+        "pod's terminationGracePeriodSeconds.",
+    )
+    management_host: str = Field(
+        "127.0.0.1", description="Address of the worker's health and metrics."
+    )
+    management_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of the worker's health and metrics; 0 takes a free one.",
+    )
+
+
+class TelemetrySettings(Section):
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least severe level that is logged."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto",
+        description="`json` is one object a line; `console` is for reading; `auto` is console on a terminal.",
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="OTLP/HTTP endpoint for traces, such as `http://collector:4318`. Unset: no tracing, at no cost.",
+    )
+    service_name: str | None = Field(
+        None, description="`service.name` in logs and traces. Default: the command's own."
+    )
+
+
+class Settings(BaseSettings):
+    """All settings of one process; read once at the start by `load_settings` and passed down."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        nested_model_default_partial_update=True,
+    )
+
+    environment: Environment = Field(
+        Environment.PRODUCTION,
+        description="`development` relaxes what only a laptop needs relaxed; `jangada up` sets it.",
+    )
+    database: DatabaseSettings = DatabaseSettings()
+    valkey: ValkeySettings = ValkeySettings()
+    auth: AuthSettings = AuthSettings()
+    api: ApiSettings = ApiSettings()
+    storage: StorageSettings = StorageSettings()
+    contacts: ContactsSettings = ContactsSettings()
+    jobs: JobsSettings = JobsSettings()
+    worker: WorkerSettings = WorkerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @override
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Environment(settings_cls)
+
+
+def _leaves(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name.upper()}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _leaves(field.annotation, f"{key}__")
+        else:
+            yield key
+
+
+def known_keys() -> list[str]:
+    """Every environment variable that a setting is read from, without the `_FILE` forms."""
+    return list(_leaves(Settings, PREFIX))
+
+
+def unknown_keys(environ: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    """Keys outside the sections that no setting reads, each with the nearest known one."""
+    known = known_keys()
+    sections = tuple(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
+    for key in sorted(environ):
+        if not key.startswith(PREFIX) or key in EXTRA_KEYS or key in sections:
+            continue
+        if key.removesuffix("_FILE") in known or key.startswith(tuple(f"{s}__" for s in sections)):
+            continue
+        yield key, next(iter(difflib.get_close_matches(key, known, 1)), None)
+
+
+EXTRA_KEYS = frozenset({"JANGADA_TOKEN"})
+"""Variables that commands read and that are no settings."""
+
+
+def _with_files(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment with each `KEY_FILE` of a known key replaced by `KEY` and the file's content."""
+    resolved = dict(environ)
+    for key in known_keys():
+        path = resolved.pop(f"{key}_FILE", None)
+        if path is None:
+            continue
+        if key in resolved:
+            raise _one_fault(key, f"{key} and {key}_FILE are both set; unset one")
+        try:
+            resolved[key] = Path(path).read_text(encoding="utf-8").strip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _one_fault(f"{key}_FILE", f"cannot be read: {error}") from error
+    return resolved
+
+
+def _one_fault(key: str, detail: str) -> InvalidSettings:
+    return InvalidSettings(f"{key}: {detail}", errors=[FieldError(key, "settings.invalid", detail)])
+
+
+def _key_of(location: tuple[int | str, ...]) -> str:
+    return PREFIX + "__".join(str(part).upper() for part in location)
+
+
+def _nearest(key: str) -> str:
+    match = difflib.get_close_matches(key, known_keys(), 1)
+    return f"no such setting; did you mean {match[0]}?" if match else "no such setting"
+
+
+def _explain(error: ValidationError) -> InvalidSettings:
+    """Name every wrong key. The values are left out: they may be secrets."""
+    faults = []
+    for fault in error.errors(include_input=False, include_url=False, include_context=False):
+        key = _key_of(fault["loc"])
+        detail = _nearest(key) if fault["type"] == "extra_forbidden" else fault["msg"]
+        faults.append(FieldError(key, "settings.invalid", detail))
+    text = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+    return InvalidSettings(text, errors=faults)
+
+
+class _Environment(EnvSettingsSource):
+    """pydantic-settings' own source, on an environment whose `_FILE` keys are resolved."""
+
+    @override
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {key.lower(): value for key, value in _with_files(os.environ).items()}
+
+
+def load_settings() -> Settings:
+    """Settings from the environment. Raises `InvalidSettings`, which names each wrong key and never its value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise _explain(error) from None
+    except SettingsError as error:
+        raise InvalidSettings(
+            f"{PREFIX}*: a section given as a whole must be JSON ({error})"
+        ) from None

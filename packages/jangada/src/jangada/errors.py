@@ -1,0 +1,96 @@
+"""The errors of the domain, one tree. The core knows no status codes: each delivery maps the seven kinds once.
+
+    JangadaError
+    ├── Unauthenticated   who you are is not known
+    ├── Forbidden         you are known and may not
+    ├── NotFound          it does not exist, or not for you (invisible equals absent)
+    ├── Conflict          it collides with the present state
+    ├── Invalid           the input is wrong; `errors` names each fault
+    ├── RateLimited       too much, try again after `retry_after`
+    └── Unavailable       something that we need is absent; trying again later may help
+
+A feature subclasses a kind and gives it a stable `code` such as `contact.not_found`; clients may rely on it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One fault in an input.
+
+    `pointer` is a JSON pointer (RFC 6901) into the body (`/email`), or `?name` for a query parameter.
+    """
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class JangadaError(Exception):
+    """The root of all expected errors: `detail` is safe to show to the caller, and never holds a secret."""
+
+    code: ClassVar[str]
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.retry_after = retry_after
+
+
+class Unauthenticated(JangadaError):
+    code = "request.unauthenticated"
+
+
+class Forbidden(JangadaError):
+    code = "request.forbidden"
+
+
+class NotFound(JangadaError):
+    code = "resource.not_found"
+
+
+class Conflict(JangadaError):
+    code = "resource.conflict"
+
+
+class Invalid(JangadaError):
+    code = "request.invalid"
+
+
+class RateLimited(JangadaError):
+    code = "request.rate_limited"
+
+
+class Unavailable(JangadaError):
+    code = "service.unavailable"
+
+
+KINDS: tuple[type[JangadaError], ...] = (
+    Unauthenticated,
+    Forbidden,
+    NotFound,
+    Conflict,
+    Invalid,
+    RateLimited,
+    Unavailable,
+)
+
+
+def all_errors() -> Iterator[type[JangadaError]]:
+    """Every error class that is imported, kinds first: for the table in the documents and its test."""
+    pending: list[type[JangadaError]] = list(KINDS)
+    while pending:
+        error = pending.pop(0)
+        yield error
+        pending.extend(error.__subclasses__())

@@ -1,0 +1,1 @@
+"""The HTTP delivery of Jangada: translates requests into calls on the domain and back."""

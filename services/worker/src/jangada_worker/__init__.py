@@ -1,0 +1,1 @@
+"""Runs Jangada's jobs: the worker processes and the dispatcher."""
