@@ -1,0 +1,76 @@
+"""Whom PostgreSQL runs as when the runner is root, which it refuses to run as.
+
+A user namespace is tried first: PostgreSQL then sees itself as an ordinary user while the kernel, and so every file, still
+knows it as root, without any of root's powers. Where namespaces are forbidden (many containers) it becomes an existing
+unprivileged account that keeps the one capability of reaching files below root's private folders.
+"""
+
+import os
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+
+from jangada.local.errors import PrivilegesUnsuitable, ServerFailed
+from jangada.local.process import OWN, Command, Credentials, run
+
+PREFERRED = ("postgres", "nobody", "daemon")
+
+
+def _account() -> pwd.struct_passwd:
+    accounts = [entry for entry in pwd.getpwall() if entry.pw_uid != 0]
+    for name in PREFERRED:
+        for entry in accounts:
+            if entry.pw_name == name:
+                return entry
+    if not accounts:
+        raise PrivilegesUnsuitable(
+            "PostgreSQL does not run as root and there is no other account on this machine."
+        )
+    return accounts[0]
+
+
+def candidates() -> Iterator[Credentials]:
+    """Ways to run PostgreSQL here, best first."""
+    if os.geteuid() != 0:
+        yield OWN
+        return
+    account = _account()
+    if hasattr(os, "unshare"):
+        yield Credentials("namespace", account.pw_uid, account.pw_gid)
+    yield Credentials("account", account.pw_uid, account.pw_gid)
+
+
+def choose(program: Path, folder: Path) -> Credentials:
+    """The first way in which the program runs and reaches the folder."""
+    faults = []
+    for credentials in candidates():
+        if credentials is OWN:
+            return OWN
+        try:
+            own(folder, credentials)
+            run(
+                Command(
+                    argv=[str(program), "--version"],
+                    environ=os.environ,
+                    folder=folder,
+                    credentials=credentials,
+                )
+            )
+        except (ServerFailed, OSError) as error:
+            faults.append(f"{credentials.kind}: {error}")
+        else:
+            return credentials
+    raise PrivilegesUnsuitable(
+        "PostgreSQL does not run as root, and no way around that works here. Run as an ordinary user, or set "
+        "JANGADA_DATABASE__URL to a server of your own.\n" + "\n".join(faults)
+    )
+
+
+def own(folder: Path, credentials: Credentials) -> None:
+    """Give a tree of ours to whom the server runs as. Only root changes owners; links are not followed."""
+    uid = credentials.uid if credentials.kind == "account" else os.geteuid()
+    gid = credentials.gid if credentials.kind == "account" else os.getegid()
+    for _, folders, files, descriptor in os.fwalk(folder):
+        for name in (".", *folders, *files):
+            if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_uid != uid:
+                os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)

@@ -1,0 +1,26 @@
+"""The log files of servers and children: private, bounded, and quoted when something fails."""
+
+import os
+from pathlib import Path
+from typing import IO
+
+MAX_BYTES = 8 * 1024 * 1024
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Append to a private file. The one before is kept as `.old` once it has grown large."""
+    if path.exists() and path.stat().st_size > MAX_BYTES:
+        path.replace(path.with_name(f"{path.name}.old"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    return os.fdopen(descriptor, "ab", buffering=0)
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a log, for a message that says why something failed."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 16 * 1024))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return "(there is no log)"
+    return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"
