@@ -1,0 +1,5 @@
+"""`python -m jangada` is `jangada`."""
+
+from jangada.cli import main
+
+main()

@@ -1,0 +1,354 @@
+"""The database: the base of all tables, and the only place that commits.
+
+Guarantees
+- One `async with database.transaction(tenant_id)` is one transaction: it commits when the block
+  ends and rolls back when it raises. Nobody else commits (a test of the conventions says so).
+- Tenancy holds in PostgreSQL: the tenant is set for the transaction only (`set_config(…, true)`),
+  so that it survives neither the transaction nor a pooled connection. Without a tenant a session
+  sees 0 rows of tenant tables.
+- Work that belongs to no single tenant runs in `system_transaction(reason)` or, on a direct
+  connection, in `system_scope(connection, reason)`; a test lists the callers of both.
+- After a commit the transaction's notices (a queue has work, a job is to be cancelled) are handed
+  to the fast path once, within 50 ms; their loss changes nothing but speed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+import uuid_utils.compat
+from psycopg import errors as pg
+from psycopg.rows import TupleRow
+from sqlalchemy import DateTime, ForeignKey, MetaData, String, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from jangada.config import DatabaseSettings
+from jangada.errors import Invalid, Unavailable
+from jangada.telemetry import get_logger
+
+log = get_logger(__name__)
+
+NOTICE_DEADLINE: Final = timedelta(milliseconds=50)
+
+NAMING: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class DatabaseUnavailable(Unavailable):
+    """PostgreSQL does not answer, or ended our connection."""
+
+    code = "database.unavailable"
+
+
+class DatabaseBusy(Unavailable):
+    """No pooled connection became free in time, or a statement ran into its timeout."""
+
+    code = "database.busy"
+
+
+class UnsafeRole(Invalid):
+    """The database role bypasses row-level security, so tenants would not be kept apart."""
+
+    code = "database.unsafe_role"
+
+
+def new_id() -> UUID:
+    """A UUIDv7 (RFC 9562). Its order helps the index and decides nothing else."""
+    return uuid_utils.compat.uuid7()
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """The base of every table."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        datetime: DateTime(timezone=True),
+        str: String(),
+        dict[str, Any]: JSONB(),
+        list[Any]: JSONB(),
+    }
+
+
+class Entity(Base):
+    """A row of a platform table: it belongs to no tenant."""
+
+    __abstract__ = True
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(
+        default=utc_now, server_default=func.now(), onupdate=utc_now
+    )
+
+
+class TenantEntity(Base):
+    """A row of a tenant table: its key, and every unique key of its table, begins with the tenant.
+
+    Foreign keys between tenant tables are composite (`tenant_id`, …): PostgreSQL checks plain ones
+    without row-level security, so they could point into another tenant unseen.
+    """
+
+    __abstract__ = True
+
+    tenant_id: Mapped[UUID] = mapped_column(
+        ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True
+    )
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(
+        default=utc_now, server_default=func.now(), onupdate=utc_now
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the fast path is told after a commit: `wake` a queue, or `cancel` a running job."""
+
+    topic: str
+    subject: str
+
+
+type Notify = Callable[[frozenset[Notice]], Awaitable[None]]
+
+_NOTICES: Final = "jangada.notices"
+
+
+def notice(session: AsyncSession, topic: str, subject: str) -> None:
+    """Have the fast path told after this transaction commits; a rollback drops it."""
+    session.info.setdefault(_NOTICES, set()).add(Notice(topic, subject))
+
+
+def sqlalchemy_url(url: str) -> URL:
+    return make_url(url).set(drivername="postgresql+psycopg")
+
+
+def _milliseconds(duration: timedelta) -> str:
+    return str(int(duration.total_seconds() * 1000))
+
+
+def _is_lost_connection(error: DBAPIError) -> bool:
+    return error.connection_invalidated or isinstance(
+        error.orig, pg.AdminShutdown | pg.CrashShutdown | pg.CannotConnectNow
+    )
+
+
+def translate(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable | None:
+    """The error as `Unavailable` where trying again later may help; None where it is our own."""
+    if isinstance(error, PoolTimeout):
+        return DatabaseBusy(
+            "All database connections are in use.", retry_after=timedelta(seconds=1)
+        )
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(original, pg.QueryCanceled | pg.LockNotAvailable | pg.TooManyConnections):
+        return DatabaseBusy("The database took too long.", retry_after=timedelta(seconds=1))
+    if isinstance(original, psycopg.OperationalError | psycopg.InterfaceError) and (
+        original.sqlstate is None or original.sqlstate[:2] in {"08", "57"}
+    ):
+        return DatabaseUnavailable(
+            "The database cannot be reached.", retry_after=timedelta(seconds=5)
+        )
+    return None
+
+
+class Database:
+    """A bounded pool to PostgreSQL, and the transactions on it. Open one per process."""
+
+    def __init__(self, settings: DatabaseSettings, *, application_name: str = "jangada") -> None:
+        self.settings = settings
+        self.application_name = application_name
+        self.notify: Notify | None = None
+        self.engine: AsyncEngine = create_async_engine(
+            sqlalchemy_url(settings.url.get_secret_value()),
+            pool_size=settings.pool_size,
+            max_overflow=0,
+            pool_timeout=settings.pool_timeout.total_seconds(),
+            connect_args={
+                "connect_timeout": max(2, round(settings.connect_timeout.total_seconds())),
+                "prepare_threshold": None if settings.transaction_pooling else 5,
+                "application_name": application_name,
+            },
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
+        """One transaction in the tenant's scope; commits at the end of the block.
+
+        Raises `DatabaseBusy` or `DatabaseUnavailable` (also from the commit itself, so a caller
+        that sees the block end without an error knows that its rows are durable).
+        """
+        async with self._scoped(tenant_id=str(tenant_id), scope="") as session:
+            yield session
+
+    @asynccontextmanager
+    async def read(self, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
+        """As `transaction`, but PostgreSQL refuses writes in it."""
+        async with self._scoped(tenant_id=str(tenant_id), scope="", read_only=True) as session:
+            yield session
+
+    @asynccontextmanager
+    async def system_transaction(self, reason: str) -> AsyncIterator[AsyncSession]:
+        """One transaction that sees every tenant's rows; `reason` is logged at DEBUG.
+
+        For work that belongs to no single tenant only: a test lists all callers.
+        """
+        log.debug("system_transaction", reason=reason)
+        async with self._scoped(tenant_id="", scope="system") as session:
+            yield session
+
+    @asynccontextmanager
+    async def _scoped(
+        self, *, tenant_id: str, scope: str, read_only: bool = False
+    ) -> AsyncIterator[AsyncSession]:
+        try:
+            session = await self._begin(tenant_id, scope, read_only=read_only)
+            try:
+                yield session
+                await session.commit()
+            except BaseException:
+                # A second error on a broken connection must not hide the first.
+                with contextlib.suppress(DBAPIError):
+                    await asyncio.shield(session.rollback())
+                raise
+            finally:
+                await asyncio.shield(session.close())
+        except (DBAPIError, PoolTimeout) as error:
+            if (known := translate(error)) is not None:
+                raise known from error
+            raise
+        await self._tell(session)
+
+    async def _begin(self, tenant_id: str, scope: str, *, read_only: bool) -> AsyncSession:
+        """A session whose transaction has its scope.
+
+        A connection that died in the pool shows here, before the caller did anything, so one more
+        try on a fresh one is safe: a restart of PostgreSQL costs no request.
+        """
+        try:
+            return await self._begin_once(tenant_id, scope, read_only=read_only)
+        except DBAPIError as error:
+            if not _is_lost_connection(error):
+                raise
+            return await self._begin_once(tenant_id, scope, read_only=read_only)
+
+    async def _begin_once(self, tenant_id: str, scope: str, *, read_only: bool) -> AsyncSession:
+        session = self._sessions()
+        try:
+            if read_only:
+                await session.connection(execution_options={"postgresql_readonly": True})
+            await session.execute(
+                text(
+                    "SELECT set_config('jangada.tenant_id', :tenant, true),"
+                    " set_config('jangada.scope', :scope, true),"
+                    " set_config('statement_timeout', :timeout, true)"
+                ),
+                {
+                    "tenant": tenant_id,
+                    "scope": scope,
+                    "timeout": _milliseconds(self.settings.statement_timeout),
+                },
+            )
+        except BaseException:
+            await asyncio.shield(session.close())
+            raise
+        return session
+
+    async def _tell(self, session: AsyncSession) -> None:
+        notices = session.info.pop(_NOTICES, None)
+        if not notices or self.notify is None:
+            return
+        try:
+            async with asyncio.timeout(NOTICE_DEADLINE.total_seconds()):
+                await self.notify(frozenset(notices))
+        except Exception as error:  # noqa: BLE001 - the rows are committed; this was only speed
+            log.debug("notice_lost", error=type(error).__name__)
+
+    @asynccontextmanager
+    async def direct(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """A connection with a session of its own, outside pool and pooler; autocommit is on.
+
+        Open transactions on it with `tenant_scope` or `system_scope`. Raises `DatabaseUnavailable`.
+        """
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                self.settings.session_url.get_secret_value(),
+                autocommit=True,
+                connect_timeout=max(2, round(self.settings.connect_timeout.total_seconds())),
+                application_name=self.application_name,
+            )
+        except psycopg.OperationalError as error:
+            raise translate(error) or error from error
+        async with connection:
+            yield connection
+
+    async def check_role(self) -> None:
+        """Raise `UnsafeRole` for a role that row-level security does not hold for."""
+        async with self.system_transaction("role check at start") as session:
+            row = await session.execute(
+                text(
+                    "SELECT rolname, rolsuper, rolbypassrls FROM pg_roles"
+                    " WHERE rolname = current_user"
+                )
+            )
+            name, is_superuser, bypasses = row.one()
+        if is_superuser or bypasses:
+            fault = "is a superuser" if is_superuser else "has BYPASSRLS"
+            raise UnsafeRole(
+                f"The database role {name} {fault}, so row-level security would not keep tenants "
+                f"apart. Use an ordinary role that owns the schema: CREATE ROLE jangada LOGIN "
+                f"NOSUPERUSER NOBYPASSRLS."
+            )
+
+
+_SCOPE_SQL: Final = (
+    "SELECT set_config('jangada.tenant_id', %s, true), set_config('jangada.scope', %s, true)"
+)
+
+
+@asynccontextmanager
+async def tenant_scope(
+    connection: psycopg.AsyncConnection[TupleRow], tenant_id: UUID
+) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    """One transaction in the tenant's scope on a direct connection; commits at the end."""
+    async with connection.transaction():
+        await connection.execute(_SCOPE_SQL, (str(tenant_id), ""))
+        yield connection
+
+
+@asynccontextmanager
+async def system_scope(
+    connection: psycopg.AsyncConnection[TupleRow], reason: str
+) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    """One transaction that sees every tenant's rows, on a direct connection; commits at the end."""
+    log.debug("system_transaction", reason=reason)
+    async with connection.transaction():
+        await connection.execute(_SCOPE_SQL, ("", "system"))
+        yield connection

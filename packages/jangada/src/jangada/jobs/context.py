@@ -1,0 +1,113 @@
+"""What a handler is given besides its arguments, and the fence that its effects commit under."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jangada.errors import FieldError
+from jangada.jobs.errors import JobTooLarge, LeaseLost
+from jangada.runtime import Runtime
+
+MAX_RESULT_BYTES: Final = 256 * 1024
+
+type Result = BaseModel | Mapping[str, Any] | None
+type ReportProgress = Callable[[int, int | None], Awaitable[None]]
+
+_COMPLETE: Final = """
+    UPDATE jobs SET state = 'completed', result = CAST({result} AS jsonb), worker_id = NULL,
+        finished_at = clock_timestamp(), updated_at = clock_timestamp(), revision = revision + 1,
+        progress_done = {done}, progress_total = {total}
+    WHERE tenant_id = {tenant} AND id = {id} AND attempt = {attempt} AND state = 'running'
+"""
+_NAMES: Final = ("result", "done", "total", "tenant", "id", "attempt")
+_COMPLETE_SESSION: Final = text(_COMPLETE.format(**{name: f":{name}" for name in _NAMES}))
+_COMPLETE_PSYCOPG: Final = _COMPLETE.format(**{name: f"%({name})s" for name in _NAMES}).encode()
+
+
+async def _ignore(done: int, total: int | None) -> None:
+    del done, total
+
+
+@dataclass(slots=True)
+class JobContext:
+    """One attempt of one job.
+
+    A handler that writes to PostgreSQL calls `complete` (or `complete_on`) as the last statement of
+    its transaction: then its effects and the completion commit together, and a zombie's commit
+    fails with `LeaseLost`. A handler that merely returns is completed afterwards by the worker.
+    """
+
+    runtime: Runtime
+    tenant_id: UUID
+    job_id: UUID
+    attempt: int
+    max_attempts: int
+    request_id: str | None = None
+    report: ReportProgress = field(default=_ignore, repr=False)
+    done: int | None = None
+    total: int | None = None
+    completed: bool = False
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt: give it to outside services, so that a retry is harmless."""
+        return f"{self.tenant_id}:{self.job_id}"
+
+    async def progress(self, done: int, total: int | None = None) -> None:
+        """Say how far the job is. Cheap: shown at most ten times a second, stored at the end."""
+        self.done, self.total = done, total
+        await self.report(done, total)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A transaction in the job's tenant; call `complete` last in the one that ends the job."""
+        async with self.runtime.database.transaction(self.tenant_id) as session:
+            yield session
+
+    async def complete(self, session: AsyncSession, result: Result = None) -> None:
+        """The completion as the session's last statement. Raises `LeaseLost`, `JobTooLarge`."""
+        row = await session.execute(_COMPLETE_SESSION, self._completion(result))
+        self._fenced(row.rowcount)  # type: ignore[attr-defined]
+
+    async def complete_on(
+        self, connection: AsyncConnection[TupleRow], result: Result = None
+    ) -> None:
+        """As `complete`, on a direct connection inside `tenant_scope`."""
+        cursor = await connection.execute(_COMPLETE_PSYCOPG, self._completion(result))
+        self._fenced(cursor.rowcount)
+
+    def _completion(self, result: Result) -> dict[str, Any]:
+        return {
+            "result": encode_result(result),
+            "done": self.done,
+            "total": self.total,
+            "tenant": self.tenant_id,
+            "id": self.job_id,
+            "attempt": self.attempt,
+        }
+
+    def _fenced(self, rows: int) -> None:
+        if rows != 1:
+            raise LeaseLost(f"Attempt {self.attempt} of job {self.job_id} lost its lease.")
+        self.completed = True
+
+
+def encode_result(result: Result) -> str | None:
+    """A handler's result as JSON. Raises `JobTooLarge` beyond 256 KiB."""
+    if result is None:
+        return None
+    value = result.model_dump(mode="json") if isinstance(result, BaseModel) else dict(result)
+    encoded = orjson.dumps(value)
+    if len(encoded) > MAX_RESULT_BYTES:
+        detail = f"The result takes {len(encoded)} bytes; at most {MAX_RESULT_BYTES} fit."
+        raise JobTooLarge(detail, errors=[FieldError("/result", JobTooLarge.code, detail)])
+    return encoded.decode()

@@ -1,0 +1,39 @@
+"""What can be wrong with a job."""
+
+from jangada.errors import Conflict, Invalid, NotFound
+
+
+class JobNotFound(NotFound):
+    """There is no such job in the caller's tenant."""
+
+    code = "job.not_found"
+
+
+class JobTooLarge(Invalid):
+    """Arguments (64 KiB) or result (256 KiB) are larger than a row should carry."""
+
+    code = "job.too_large"
+
+
+class JobAlreadyFinished(Conflict):
+    """A finished job cannot be cancelled."""
+
+    code = "job.already_finished"
+
+
+class JobNotRetryable(Conflict):
+    """Only a job that is discarded, cancelled or waiting can be tried again."""
+
+    code = "job.not_retryable"
+
+
+class UnknownJobKind(Invalid):
+    """No handler of this kind is registered here."""
+
+    code = "job.unknown_kind"
+
+
+class LeaseLost(Conflict):
+    """Another attempt owns the job now; this attempt's transaction must roll back."""
+
+    code = "job.lease_lost"

@@ -1,0 +1,83 @@
+"""The tables of jobs and workers, the states, and the predicates over them."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, ColumnElement, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from jangada.db import Base, TenantEntity
+
+
+class JobState(StrEnum):
+    """Where a job stands. River's and Oban's words; `discarded` is the dead-letter state."""
+
+    SCHEDULED = "scheduled"
+    AVAILABLE = "available"
+    RUNNING = "running"
+    RETRYABLE = "retryable"
+    COMPLETED = "completed"
+    DISCARDED = "discarded"
+    CANCELLED = "cancelled"
+
+
+FINAL_STATES: Final = (JobState.COMPLETED, JobState.DISCARDED, JobState.CANCELLED)
+WAITING_STATES: Final = (JobState.SCHEDULED, JobState.AVAILABLE, JobState.RETRYABLE)
+
+
+class Job(TenantEntity):
+    """One piece of work. `attempt` counts grants and is the fence; `revision` counts changes."""
+
+    __tablename__ = "jobs"
+
+    kind: Mapped[str]
+    queue: Mapped[str]
+    state: Mapped[JobState] = mapped_column(String())
+    priority: Mapped[int] = mapped_column(default=2)
+    args: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None]
+    errors: Mapped[list[Any]] = mapped_column(default=list)
+    attempt: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    crashes: Mapped[int] = mapped_column(default=0)
+    revision: Mapped[int] = mapped_column(default=1)
+    worker_id: Mapped[UUID | None]
+    progress_done: Mapped[int | None]
+    progress_total: Mapped[int | None]
+    unique_key: Mapped[bytes | None]
+    concurrency_key: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(ARRAY(String()), default=list)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    created_by: Mapped[UUID | None]
+    request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
+    scheduled_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    """A worker process that lives as long as `beat_at` is young, by PostgreSQL's clock."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    pod_uid: Mapped[str | None]
+    host: Mapped[str]
+    pid: Mapped[int]
+    version: Mapped[str]
+    queues: Mapped[list[str]] = mapped_column(ARRAY(String()))
+    slots: Mapped[int]
+    started_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
+
+
+def is_final() -> ColumnElement[bool]:
+    return Job.state.in_(FINAL_STATES)
+
+
+def is_waiting() -> ColumnElement[bool]:
+    return Job.state.in_(WAITING_STATES)

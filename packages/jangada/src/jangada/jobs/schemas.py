@@ -1,0 +1,39 @@
+"""The base of all job arguments, and the filter of job lists."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Select
+
+from jangada.jobs.models import Job, JobState
+
+
+class JobArgs(BaseModel):
+    """Arguments of one kind of job: subclass it and give it a `kind`.
+
+    They are stored as JSON (≤ 64 KiB) and may be read by an older or newer release, so new fields
+    need defaults; fields that this release does not know are ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: ClassVar[str]
+    queue: ClassVar[str] = "default"
+    max_attempts: ClassVar[int] = 20
+
+
+class JobFilter(BaseModel):
+    """Which jobs a list shows."""
+
+    state: JobState | None = None
+    kind: str | None = None
+    queue: str | None = None
+
+    def __call__(self, scope: Select[Job]) -> Select[Job]:
+        if self.state is not None:
+            scope = scope.where(Job.state == self.state)
+        if self.kind is not None:
+            scope = scope.where(Job.kind == self.kind)
+        if self.queue is not None:
+            scope = scope.where(Job.queue == self.queue)
+        return scope

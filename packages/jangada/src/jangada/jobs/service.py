@@ -1,0 +1,136 @@
+"""Verbs on jobs. Each runs in the caller's tenant session and takes effect with its commit."""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jangada import crud
+from jangada.crud import Page, PageRequest, Sort
+from jangada.db import new_id, notice
+from jangada.errors import FieldError
+from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable, JobTooLarge
+from jangada.jobs.models import FINAL_STATES, WAITING_STATES, Job, JobState
+from jangada.jobs.schemas import JobArgs, JobFilter
+from jangada.jobs.tracing import current_traceparent
+from jangada.telemetry import current_request_id
+
+MAX_ARGS_BYTES: Final = 64 * 1024
+RETRYABLE_BY_HAND: Final = (JobState.DISCARDED, JobState.CANCELLED, *WAITING_STATES)
+
+
+async def enqueue(  # noqa: PLR0913 - each is a property of the job
+    session: AsyncSession,
+    args: JobArgs,
+    *,
+    tenant_id: UUID,
+    id: UUID | None = None,
+    queue: str | None = None,
+    scheduled_at: datetime | None = None,
+    max_attempts: int | None = None,
+    priority: int = 2,
+    created_by: UUID | None = None,
+) -> Job:
+    """Insert a job in the caller's transaction: no commit, no job.
+
+    After the commit the dispatcher is woken, best effort. With `scheduled_at` the job waits until
+    then by PostgreSQL's clock. Raises `JobTooLarge` beyond 64 KiB of JSON.
+    """
+    payload = _payload(args)
+    queue = queue or args.queue
+    job = Job(
+        tenant_id=tenant_id,
+        id=id or new_id(),
+        kind=args.kind,
+        queue=queue,
+        state=JobState.AVAILABLE if scheduled_at is None else JobState.SCHEDULED,
+        priority=priority,
+        args=payload,
+        max_attempts=max_attempts or args.max_attempts,
+        created_by=created_by,
+        request_id=current_request_id(),
+        traceparent=current_traceparent(),
+        scheduled_at=func.now() if scheduled_at is None else scheduled_at,
+    )
+    await crud.insert(session, job)
+    await session.refresh(job, ["scheduled_at"])
+    notice(session, "wake", queue)
+    return job
+
+
+def _payload(args: JobArgs) -> dict[str, Any]:
+    size = len(args.model_dump_json().encode())
+    if size > MAX_ARGS_BYTES:
+        detail = f"The arguments of {args.kind} take {size} bytes; at most {MAX_ARGS_BYTES} fit."
+        raise JobTooLarge(detail, errors=[FieldError("/args", JobTooLarge.code, detail)])
+    return args.model_dump(mode="json")
+
+
+def visible(tenant_id: UUID) -> Select[Job]:
+    return select(Job).where(Job.tenant_id == tenant_id)
+
+
+async def get_job(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
+    return await crud.fetch(session, visible(tenant_id), id, missing=JobNotFound)
+
+
+NEWEST_FIRST: Final = Sort((Job.created_at, Job.id), descending=True)
+
+
+async def list_jobs(
+    session: AsyncSession, tenant_id: UUID, filter: JobFilter, page: PageRequest
+) -> Page[Job]:
+    """The tenant's jobs, newest first."""
+    bound_to = {"tenant": str(tenant_id), **filter.model_dump(mode="json")}
+    scope = filter(visible(tenant_id))
+    return await crud.paginate(session, scope, page, sort=NEWEST_FIRST, bound_to=bound_to)
+
+
+async def _locked(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
+    scope = visible(tenant_id).with_for_update()
+    return await crud.fetch(session, scope, id, missing=JobNotFound)
+
+
+async def cancel(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
+    """Cancel a job: at once while it waits; a running one is asked to stop and stops within 2 s.
+
+    Idempotent on a cancelled job. Raises `JobAlreadyFinished` for a completed or discarded one.
+    """
+    job = await _locked(session, tenant_id, id)
+    if job.state is JobState.CANCELLED or job.cancel_requested_at is not None:
+        return job
+    if job.state in FINAL_STATES:
+        raise JobAlreadyFinished(f"Job {id} is {job.state} and cannot be cancelled.")
+    job.cancel_requested_at = func.clock_timestamp()
+    if job.state is JobState.RUNNING:
+        notice(session, "cancel", str(id))
+    else:
+        job.state = JobState.CANCELLED
+        job.finished_at = func.clock_timestamp()
+    job.revision += 1
+    await session.flush()
+    await session.refresh(job)
+    return job
+
+
+async def retry(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
+    """Make a discarded, cancelled or waiting job run now; a spent one gets one more attempt.
+
+    Raises `JobNotRetryable` for one that runs or is completed.
+    """
+    job = await _locked(session, tenant_id, id)
+    if job.state not in RETRYABLE_BY_HAND:
+        raise JobNotRetryable(f"Job {id} is {job.state} and cannot be tried again.")
+    job.state = JobState.AVAILABLE
+    job.scheduled_at = func.clock_timestamp()
+    job.finished_at = None
+    job.cancel_requested_at = None
+    job.crashes = 0
+    job.max_attempts = max(job.max_attempts, job.attempt + 1)
+    job.revision += 1
+    await session.flush()
+    await session.refresh(job)
+    notice(session, "wake", job.queue)
+    return job

@@ -1,0 +1,22 @@
+"""Row-level security, the same on every tenant table (see docs/decisions/0005-tenancy.md).
+
+The scalar sub-selects make PostgreSQL evaluate the setting once per statement instead of once per
+row; `nullif` is needed because a transaction-local setting reads '' after its transaction.
+"""
+
+from typing import Final
+
+from alembic import op
+
+CURRENT_TENANT: Final = "(SELECT nullif(current_setting('jangada.tenant_id', true), '')::uuid)"
+IS_SYSTEM: Final = "(SELECT current_setting('jangada.scope', true)) = 'system'"
+
+
+def protect(table: str, *, rows_of_tenant: str = f"tenant_id = {CURRENT_TENANT}") -> None:
+    """Enable and force row-level security on a table: the tenant's rows, or all in system scope."""
+    op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    op.execute(
+        f"CREATE POLICY tenant ON {table} USING ({rows_of_tenant}) WITH CHECK ({rows_of_tenant})"
+    )
+    op.execute(f"CREATE POLICY system ON {table} USING ({IS_SYSTEM}) WITH CHECK ({IS_SYSTEM})")

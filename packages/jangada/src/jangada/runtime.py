@@ -1,0 +1,86 @@
+"""The composition root: everything that a process shares, opened once and passed down."""
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from jangada.config import InvalidSettings, Settings, ValkeySettings
+from jangada.crud import CursorSigner
+from jangada.db import Database, utc_now
+from jangada.errors import FieldError
+
+
+class Clock(Protocol):
+    """Where "now" comes from: tests set it."""
+
+    def now(self) -> datetime:
+        """The present as an aware UTC datetime."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return utc_now()
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What services and handlers are given. Opened by `open_runtime`, closed with the process."""
+
+    settings: Settings
+    database: Database
+    valkey: Redis
+    clock: Clock
+    cursors: CursorSigner
+
+
+def master_key(settings: Settings) -> bytes:
+    """The installation's master key. Raises `InvalidSettings` where none is set."""
+    secret = settings.auth.master_key
+    if secret is None:
+        detail = "is not set; make one with `jangada gen-secret` and keep it secret"
+        key = "JANGADA_AUTH__MASTER_KEY"
+        raise InvalidSettings(
+            f"{key}: {detail}", errors=[FieldError(key, "settings.invalid", detail)]
+        )
+    return secret.get_secret_value().encode()
+
+
+def derived_key(settings: Settings, purpose: str) -> bytes:
+    """A 32-byte key for one purpose, so that no two uses share a key."""
+    return hmac.digest(master_key(settings), b"jangada:" + purpose.encode(), hashlib.sha256)
+
+
+def open_valkey(settings: ValkeySettings) -> Redis:
+    """A client whose every command has a deadline and that never retries by itself."""
+    client: Redis = Redis.from_url(
+        settings.url.get_secret_value(),
+        socket_connect_timeout=settings.connect_timeout.total_seconds(),
+        socket_timeout=settings.command_timeout.total_seconds(),
+        retry=Retry(NoBackoff(), 0),
+    )
+    return client
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: Settings, *, clock: Clock | None = None, application_name: str = "jangada"
+) -> AsyncIterator[Runtime]:
+    """The runtime of one process. Nothing is connected to yet: each part may be absent."""
+    cursors = CursorSigner(derived_key(settings, "cursor"))
+    database = Database(settings.database, application_name=application_name)
+    valkey = open_valkey(settings.valkey)
+    try:
+        yield Runtime(settings, database, valkey, clock or SystemClock(), cursors)
+    finally:
+        await valkey.aclose()
+        await database.close()

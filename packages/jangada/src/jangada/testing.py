@@ -1,0 +1,182 @@
+"""Fixtures and fakes for tests of every service. Production never imports this (a contract).
+
+The servers are real: one embedded PostgreSQL and one Valkey per test process, unflushed to disk.
+Each test that asks for `database` gets its own, copied from a migrated template, and commits for
+real; nothing needs undoing and nothing leaks.
+"""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jangada.config import (
+    AuthSettings,
+    DatabaseSettings,
+    Environment,
+    HashSettings,
+    Settings,
+    StorageSettings,
+    ValkeySettings,
+)
+from jangada.db import Database, new_id
+from jangada.local.postgres import EmbeddedPostgres
+from jangada.local.valkey import EmbeddedValkey
+from jangada.migrations import run
+from jangada.runtime import Clock, Runtime, open_runtime
+from jangada.tenants.models import Tenant, User
+from jangada.tenants.service import create_personal_tenant
+
+TEMPLATE = "template_jangada"
+MASTER_KEY = "a master key for tests only, 32 bytes or more"
+
+
+@dataclass(slots=True)
+class FrozenClock:
+    """A clock that moves only when told to."""
+
+    present: datetime = field(default_factory=lambda: datetime(2026, 3, 1, 12, tzinfo=UTC))
+
+    def now(self) -> datetime:
+        return self.present
+
+    def advance(self, by: timedelta) -> None:
+        self.present += by
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `JANGADA_…` variable of the person who runs the tests reaches them."""
+    for key in [key for key in os.environ if key.startswith("JANGADA_")]:
+        monkeypatch.delenv(key)
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """A folder with a short path: sockets allow 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="jg-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(servers_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """One PostgreSQL per test process, with a migrated template database."""
+    with EmbeddedPostgres(servers_folder / "postgres", durable=False) as server:
+        server.create_database(TEMPLATE)
+        run.upgrade(DatabaseSettings(url=SecretStr(server.database_url(TEMPLATE))))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server(servers_folder: Path) -> Iterator[EmbeddedValkey]:
+    """One Valkey per test process; a test that stops a server starts one of its own."""
+    with EmbeddedValkey(servers_folder / "valkey", durable=False) as server:
+        yield server
+
+
+@pytest.fixture
+async def valkey_url(valkey_server: EmbeddedValkey) -> str:
+    """An empty Valkey."""
+    from redis.asyncio import Redis  # noqa: PLC0415 - only tests that use Valkey pay for it
+
+    async with Redis.from_url(valkey_server.url) as client:
+        await client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of a database of this test's own, migrated."""
+    name = f"test_{new_id().hex}"
+    postgres.create_database(name, template=TEMPLATE)
+    yield postgres.database_url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def settings(database_url: str, valkey_url: str, tmp_path: Path) -> Settings:
+    """Settings for this test's own database, an empty Valkey and a cheap password hash."""
+    return Settings(
+        environment=Environment.DEVELOPMENT,
+        database=DatabaseSettings(url=SecretStr(database_url)),
+        valkey=ValkeySettings(url=SecretStr(valkey_url)),
+        auth=AuthSettings(
+            master_key=SecretStr(MASTER_KEY), hash=HashSettings(memory_kib=8192, time_cost=1)
+        ),
+        storage=StorageSettings(url=f"file://{tmp_path / 'files'}"),
+    )
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """A database of one test alone; what is committed in it is really committed."""
+    database = Database(settings.database)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+async def runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """A runtime on this test's own database, with the system's clock."""
+    async with open_runtime(settings) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def frozen_runtime(settings: Settings, clock: Clock) -> AsyncIterator[Runtime]:
+    """A runtime whose "now" is the test's."""
+    async with open_runtime(settings, clock=clock) as opened:
+        yield opened
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user with a personal tenant."""
+
+    user: User
+    tenant: Tenant
+
+    @property
+    def tenant_id(self) -> UUID:
+        return self.tenant.id
+
+
+async def make_person(database: Database, name: str = "Ana") -> Person:
+    """A user who cannot sign in (no password), with a personal tenant."""
+    async with database.system_transaction("test data") as session:
+        email = f"{name.lower()}-{new_id().hex[-12:]}@example.com"
+        user = User(id=new_id(), email=email, email_key=email, name=name)
+        session.add(user)
+        await session.flush()
+        tenant = await create_personal_tenant(session, user)
+    return Person(user, tenant)
+
+
+@pytest.fixture
+async def person(database: Database) -> Person:
+    return await make_person(database)
+
+
+@pytest.fixture
+async def tenant(person: Person) -> Tenant:
+    return person.tenant
+
+
+@pytest.fixture
+async def session(database: Database, tenant: Tenant) -> AsyncIterator[AsyncSession]:
+    """A session in the tenant's scope, committed at the end of the test."""
+    async with database.transaction(tenant.id) as opened:
+        yield opened
