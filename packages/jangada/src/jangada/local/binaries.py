@@ -1,4 +1,4 @@
-"""Where the server binaries lie: found without importing the packages that bring them, which do work on import."""
+"""Where the server binaries lie: found without importing their packages, which work on import."""
 
 import importlib.util
 import platform
@@ -9,13 +9,14 @@ from jangada.local.errors import ServerMissing
 
 POSTGRES_MAJOR = 18
 
+OWN_SERVERS = "set JANGADA_DATABASE__URL and JANGADA_VALKEY__URL to servers of your own"
+
 
 def _package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise ServerMissing(
-            f"The package {name} is not installed. Install `jangada[local]`, or set JANGADA_DATABASE__URL and "
-            "JANGADA_VALKEY__URL to servers of your own."
+            f"The package {name} is not installed. Install `jangada[local]`, or {OWN_SERVERS}."
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
@@ -23,8 +24,8 @@ def _package(name: str) -> Path:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ServerMissing(
-            f"{path} is missing: its package has no binary for {platform.system()} on {platform.machine()}. Set "
-            "JANGADA_DATABASE__URL and JANGADA_VALKEY__URL to servers of your own."
+            f"{path} is missing: its package has no binary for {platform.system()} on "
+            f"{platform.machine()}. On this machine, {OWN_SERVERS}."
         )
     return path
 

@@ -1,8 +1,9 @@
 """Whom PostgreSQL runs as when the runner is root, which it refuses to run as.
 
-A user namespace is tried first: PostgreSQL then sees itself as an ordinary user while the kernel, and so every file, still
-knows it as root, without any of root's powers. Where namespaces are forbidden (many containers) it becomes an existing
-unprivileged account that keeps the one capability of reaching files below root's private folders.
+A user namespace is tried first: PostgreSQL then sees itself as an ordinary user while the kernel,
+and so every file, still knows it as root, without any of root's powers. Where namespaces are
+forbidden (many containers) it becomes an existing unprivileged account that keeps the one
+capability of reaching files below root's private folders.
 """
 
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jangada.local.errors import PrivilegesUnsuitable, ServerFailed
-from jangada.local.process import OWN, Command, Credentials, run
+from jangada.local.process import OWN, Command, Credentials, plain_environ, run
 
 PREFERRED = ("postgres", "nobody", "daemon")
 
@@ -44,14 +45,11 @@ def choose(program: Path, folder: Path) -> Credentials:
     """The first way in which the program runs and reaches the folder."""
     faults = []
     for credentials in candidates():
-        if credentials is OWN:
-            return OWN
         try:
-            own(folder, credentials)
             run(
                 Command(
                     argv=[str(program), "--version"],
-                    environ=os.environ,
+                    environ=plain_environ(),
                     folder=folder,
                     credentials=credentials,
                 )
@@ -61,13 +59,15 @@ def choose(program: Path, folder: Path) -> Credentials:
         else:
             return credentials
     raise PrivilegesUnsuitable(
-        "PostgreSQL does not run as root, and no way around that works here. Run as an ordinary user, or set "
-        "JANGADA_DATABASE__URL to a server of your own.\n" + "\n".join(faults)
+        "PostgreSQL does not run as root, and no way around that works here. Run as an ordinary "
+        "user, or set JANGADA_DATABASE__URL to a server of your own.\n" + "\n".join(faults)
     )
 
 
 def own(folder: Path, credentials: Credentials) -> None:
-    """Give a tree of ours to whom the server runs as. Only root changes owners; links are not followed."""
+    """Give a tree to whom the server runs as. Only root changes owners; links are not followed."""
+    if os.geteuid() != 0:
+        return
     uid = credentials.uid if credentials.kind == "account" else os.geteuid()
     gid = credentials.gid if credentials.kind == "account" else os.getegid()
     for _, folders, files, descriptor in os.fwalk(folder):

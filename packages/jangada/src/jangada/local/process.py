@@ -1,7 +1,8 @@
 """One process that this one starts, and that never outlives it.
 
-Each process is started and awaited by a thread of its own. The kernel's death signal belongs to the thread that started the
-process, not to its process: started from a pool's thread, a server would be stopped when the pool lets that thread go.
+Each process is started and awaited by a thread of its own. The kernel's death signal belongs to the
+thread that started the process, not to its process: started from a pool's thread, a server would be
+stopped when the pool lets that thread go.
 """
 
 import json
@@ -31,7 +32,7 @@ type Escalation = Sequence[tuple[signal.Signals, float]]
 
 @dataclass(frozen=True)
 class Credentials:
-    """Whom a program runs as: `own`, `namespace` (seems to be `uid`, is ourselves) or `account` (is `uid`)."""
+    """Whom a program runs as: `own`, `namespace` (seems to be `uid`) or `account` (is `uid`)."""
 
     kind: str = "own"
     uid: int = 0
@@ -67,9 +68,11 @@ class Command:
 
 
 class Child:
-    """A running process, of a session of its own: a Ctrl-C on the terminal reaches only the runner."""
+    """A running process, in a session of its own: a Ctrl-C on the terminal reaches only us."""
 
-    def __init__(self, command: Command, *, output: IO[bytes] | int, pass_fds: Sequence[int] = ()):
+    def __init__(
+        self, command: Command, *, output: IO[bytes] | int, pass_fds: Sequence[int] = ()
+    ) -> None:
         self._command = command
         self._output = output
         self._pass_fds = tuple(pass_fds)
@@ -119,6 +122,14 @@ class Child:
                 return
         self.popen.kill()
         self.ended.wait()
+
+
+KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def plain_environ() -> dict[str, str]:
+    """What a server needs of our environment: no secret of ours, and none of `PGDATA` or `LC_ALL`."""
+    return {name: os.environ[name] for name in KEPT if name in os.environ}
 
 
 def run(command: Command) -> subprocess.CompletedProcess[str]:
@@ -172,10 +183,11 @@ def _stop_foreign(
 
 
 def processes_in(folder: Path) -> Iterator[psutil.Process]:
-    """Processes that work in this very folder, such as what is left of a PostgreSQL whose postmaster was killed."""
+    """Processes that work in this very folder, such as the rest of a killed PostgreSQL."""
+    place = str(folder.resolve())
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder):
+            if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == place:
                 yield process
 
 

