@@ -1,40 +1,92 @@
 """The program `jangada`: sub-commands come from entry points of the group `jangada.commands`.
 
 Each distribution brings its own, so the domain imports no service; an image that holds only the API
-has only the API's commands.
+has only the API's commands. An entry point bears the name of the sub-command that it registers.
 """
 
+import os
 import sys
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from jangada.config import load_settings, unknown_keys
 from jangada.errors import JangadaError, Unavailable
 
+GROUP = "jangada.commands"
 EXIT_ERROR = 1
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h: trying again later may help
 
 
-def build() -> typer.Typer:
+def build(command: str | None = None) -> typer.Typer:
+    """The program, with all sub-commands or at least this one."""
     app = typer.Typer(
         name="jangada",
-        help="Jangada: a multi-tenant API with durable background jobs.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    for entry in sorted(entry_points(group="jangada.commands"), key=lambda e: e.name):
-        entry.load()(app)
+    app.callback()(_keep_group)
+    for register in _registrations(command):
+        register(app)
     return app
+
+
+def _keep_group() -> None:
+    """Jangada: a multi-tenant API with durable background jobs."""
+
+
+def _registrations(command: str | None) -> Iterable[Callable[[typer.Typer], None]]:
+    """What registers the command, or everything where no entry point bears its name.
+
+    Loading one entry point instead of all keeps `jangada migrate` from importing a web framework.
+    """
+    entries = entry_points(group=GROUP)
+    chosen = entries.select(name=command) if command in entries.names else entries
+    return {entry.value: entry.load() for entry in sorted(chosen, key=lambda e: e.name)}.values()
+
+
+config = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+
+
+def register_config(app: typer.Typer) -> None:
+    app.add_typer(config, name="config")
+
+
+@config.callback()
+def _config() -> None:
+    """Look at the settings."""
+
+
+@config.command()
+def check(
+    *,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Unknown JANGADA_ variables are errors too.")
+    ] = False,
+) -> None:
+    """Read the settings from the environment; exit 1 and name each wrong key."""
+    load_settings()
+    unknown = list(unknown_keys(os.environ))
+    for key, nearest in unknown:
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        typer.echo(f"{key}: no such setting{hint}", err=True)
+    if unknown and strict:
+        raise typer.Exit(EXIT_ERROR)
+    typer.echo("The settings are valid.")
 
 
 def main() -> None:
     """Run a command; an expected error is one line on stderr and an exit code, no traceback."""
     try:
-        build()()
+        build(next(iter(sys.argv[1:]), None))()
     except JangadaError as error:
-        Console(stderr=True).print(f"jangada: {error.detail}", style="red", markup=False)
+        Console(stderr=True).print(
+            f"jangada: {error.detail}", style="red", markup=False, soft_wrap=True
+        )
         sys.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_ERROR)
 
 
