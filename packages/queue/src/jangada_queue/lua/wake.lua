@@ -1,0 +1,2 @@
+-- KEYS: dispatch
+wake_dispatcher(KEYS[1])

@@ -1,0 +1,57 @@
+"""What goes through a queue: an offer on the way in, a claim on the way out."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A message to publish.
+
+    `key` names one start of one piece of work: while it is in the window it isn't published again.
+    Workers take only the `kind`s that they know. `body` is opened by the worker alone.
+    """
+
+    key: str
+    kind: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A message that this worker holds under a lease until it acknowledges or releases it."""
+
+    queue: str
+    id: str
+    key: str
+    kind: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The answer to one claim: at most as many as asked for, none when the pod is draining."""
+
+    claims: tuple[Claim, ...]
+    waiting: int
+    is_draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """How many offers were new, and how many messages wait now."""
+
+    published: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What is in a queue now, and its totals since the server's data began."""
+
+    waiting: int
+    claimed: int
+    parked: int
+    window: int
+    published_total: int
+    expired_total: int
+    unreadable_total: int

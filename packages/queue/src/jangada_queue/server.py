@@ -1,0 +1,18 @@
+"""Whether a server can be trusted with queues."""
+
+from jangada_queue.client import QueueClient
+from jangada_queue.connection import command, within
+from jangada_queue.errors import UnsafeServer
+
+
+async def check_server(client: QueueClient) -> None:
+    """Raise `UnsafeServer` for a server that evicts keys when its memory is full.
+
+    What it evicts PostgreSQL would publish again, but the figures that scaling depends on would be
+    wrong meanwhile. `INFO` is asked, not `CONFIG`, which managed servers refuse.
+    """
+    async with within(client.deadline):
+        memory = await command(client.redis, "INFO", "memory")
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise UnsafeServer(f"Valkey evicts keys (maxmemory-policy {policy}); set it to noeviction.")
