@@ -1,20 +1,18 @@
-"""Settings: everything that may differ between two installations, from `JANGADA_…` environment variables.
+"""Settings: all that may differ between two installations, from `JANGADA_…` variables.
 
-Sections nest with two underscores (`JANGADA_DATABASE__URL`). Any key also works with `_FILE` appended: its value is
-then read from that file, as mounted secrets are. A wrong value or an unknown key inside a section stops the start and is
-named; an unknown key outside the sections is only warned about, because Kubernetes injects some (`JANGADA_PORT=tcp://…`).
-The page `docs/settings.md` is generated from this module, so each description says what, when to change it, and why.
+Sections nest with two underscores (`JANGADA_DATABASE__URL`); how values are written and read from
+files is `jangada.environment`'s. A wrong value or an unknown key inside a section stops the start
+and is named; an unknown key outside the sections is only warned about, because Kubernetes injects
+some (`JANGADA_PORT=tcp://…`). `docs/settings.md` is generated from this module, so each description
+says what the setting does, when to change it, and why.
 """
 
-import difflib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
-from typing import Annotated, Any, Literal, override
+from typing import Annotated, Final, Literal, override
 
 from pydantic import (
     BaseModel,
@@ -27,51 +25,32 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
-from jangada.errors import FieldError, Invalid
+from jangada.environment import (
+    PREFIX,
+    Duration,
+    EnvironmentVariables,
+    InvalidSettings,
+    comma_separated,
+    explain,
+    json_object,
+    keys_of,
+    unknown_keys_of,
+)
 
-PREFIX = "JANGADA_"
-
-
-class InvalidSettings(Invalid):
-    """The environment holds wrong settings; `errors` names each key."""
-
-    code = "settings.invalid"
+MASTER_KEY_BYTES: Final = 32
 
 
 class Environment(StrEnum):
+    """What an installation is for; production refuses what only a laptop may do."""
+
     DEVELOPMENT = "development"
     PRODUCTION = "production"
-
-
-def _seconds(value: object) -> object:
-    """Plain numbers are seconds; `500ms`, `30s`, `15m`, `1h`, `7d` and ISO 8601 durations are understood too."""
-    if not isinstance(value, str):
-        return value
-    for suffix, unit in (("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)):
-        number = value.removesuffix(suffix).strip()
-        if value.endswith(suffix) and number.replace(".", "", 1).isdigit():
-            return timedelta(seconds=float(number) * unit)
-    return value
-
-
-type Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
-
-
-def _comma_separated(value: object) -> object:
-    if isinstance(value, str) and not value.lstrip().startswith("["):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def _json(value: object) -> object:
-    return json.loads(value) if isinstance(value, str) else value
 
 
 class Section(BaseModel):
@@ -81,26 +60,31 @@ class Section(BaseModel):
 
 
 class DatabaseSettings(Section):
+    """PostgreSQL: where it is, and how long anything may wait for it."""
+
     url: SecretStr = Field(
         SecretStr("postgresql://jangada@localhost:5432/jangada"),
-        description="PostgreSQL ≥ 15, as a `postgresql://` URL. May point at pgbouncer in transaction mode. The role must "
-        "be neither superuser nor BYPASSRLS: row-level security would not hold for it.",
+        description="PostgreSQL ≥ 15, as a `postgresql://` URL. May point at pgbouncer in "
+        "transaction mode. The role must be neither superuser nor BYPASSRLS: row-level security "
+        "would not hold for it.",
     )
     direct_url: SecretStr | None = Field(
         None,
-        description="A URL that reaches PostgreSQL itself, for what needs a session: the migrations' lock, LISTEN, import "
-        "stages and the dispatcher. Set it whenever `url` goes through a pooler. Default: `url`.",
+        description="A URL that reaches PostgreSQL itself, for what needs a session: the "
+        "migrations' lock, LISTEN, import stages and the dispatcher. Set it whenever `url` goes "
+        "through a pooler. Default: `url`.",
     )
     pool_size: int = Field(
         10,
         ge=1,
         le=500,
-        description="Connections that one process keeps at most. Processes × pool_size must stay below max_connections.",
+        description="Connections that one process keeps at most. Processes × pool_size must stay "
+        "below max_connections.",
     )
     pool_timeout: Duration = Field(
         timedelta(seconds=2),
-        description="How long a request waits for a free connection before it is answered 503. Keep it short: a queue "
-        "in front of a full pool only moves the wait.",
+        description="How long a request waits for a free connection before it is answered 503. "
+        "Keep it short: a queue in front of a full pool only moves the wait.",
     )
     connect_timeout: Duration = Field(
         timedelta(seconds=5), description="How long opening a connection may take."
@@ -111,12 +95,13 @@ class DatabaseSettings(Section):
     )
     lock_timeout: Duration = Field(
         timedelta(seconds=4),
-        description="How long a migration waits for a table lock before it gives up, so that it never queues traffic.",
+        description="How long a migration waits for a table lock before it gives up, so that it "
+        "never queues traffic.",
     )
     transaction_pooling: bool = Field(
         default=False,
-        description="True when `url` goes through a transaction pooler (pgbouncer): server-side prepared statements are "
-        "then not used on it.",
+        description="True when `url` goes through a transaction pooler (pgbouncer): server-side "
+        "prepared statements are then not used on it.",
     )
 
     @field_validator("url", "direct_url")
@@ -135,10 +120,12 @@ class DatabaseSettings(Section):
 
 
 class ValkeySettings(Section):
+    """Valkey or Redis: hints, wake-ups and counters that may be lost."""
+
     url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"),
-        description="Valkey ≥ 8 or Redis ≥ 7.0: `redis://`, `rediss://` or `unix://`. Must not evict "
-        "(`maxmemory-policy noeviction`).",
+        description="Valkey ≥ 8 or Redis ≥ 7.0: `redis://`, `rediss://` or `unix://`. Must not "
+        "evict (`maxmemory-policy noeviction`).",
     )
     connect_timeout: Duration = Field(
         timedelta(seconds=2), description="How long opening a connection may take."
@@ -157,6 +144,8 @@ class ValkeySettings(Section):
 
 
 class PasswordSettings(Section):
+    """What a new password must be like."""
+
     min_length: int = Field(
         15,
         ge=8,
@@ -171,7 +160,8 @@ class PasswordSettings(Section):
     )
     blocklist: bool = Field(
         default=True,
-        description="Refuse common passwords and those made of the person's own name or e-mail address.",
+        description="Refuse common passwords and those made of the person's own name or e-mail "
+        "address.",
     )
     require_lower: bool = Field(
         default=False, description="Require a lower-case letter. Off: length beats composition."
@@ -184,6 +174,8 @@ class PasswordSettings(Section):
 
 
 class HashSettings(Section):
+    """What hashing a password costs, and how much of it runs at once."""
+
     memory_kib: int = Field(
         19456, ge=8192, description="Argon2id memory in KiB (OWASP: 19 MiB with t=2, p=1)."
     )
@@ -207,6 +199,8 @@ class HashSettings(Section):
 
 
 class ThrottleSettings(Section):
+    """How many failed sign-ins are borne."""
+
     account_failures: int = Field(
         10,
         ge=1,
@@ -223,10 +217,13 @@ class ThrottleSettings(Section):
 
 
 class AuthSettings(Section):
+    """Signing keys, tokens, sessions and passwords."""
+
     master_key: SecretStr | None = Field(
         None,
-        description="At least 32 bytes, from `jangada gen-secret`. Encrypts the signing keys in the database and signs cursors. "
-        "Everybody who holds it can act as anybody; keep it out of the database's backups.",
+        description="At least 32 bytes, from `jangada gen-secret`. Encrypts the signing keys in "
+        "the database and signs cursors. Everybody who holds it can act as anybody; keep it out "
+        "of the database's backups.",
     )
     algorithm: Literal["EdDSA", "ES256"] = Field(
         "EdDSA",
@@ -248,8 +245,8 @@ class AuthSettings(Section):
     )
     refresh_grace: Duration = Field(
         timedelta(seconds=30),
-        description="For so long after a rotation the previous refresh token gets the same successor, so that parallel "
-        "refreshes do not end the session.",
+        description="For so long after a rotation the previous refresh token gets the same "
+        "successor, so that parallel refreshes do not end the session.",
     )
     password: PasswordSettings = PasswordSettings()
     hash: HashSettings = HashSettings()
@@ -258,12 +255,16 @@ class AuthSettings(Section):
     @field_validator("master_key")
     @classmethod
     def _strong(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value().encode()) < 32:
-            raise ValueError("must have at least 32 bytes; make one with `jangada gen-secret`")
+        if value is not None and len(value.get_secret_value().encode()) < MASTER_KEY_BYTES:
+            raise ValueError(
+                f"must have at least {MASTER_KEY_BYTES} bytes; make one with `jangada gen-secret`"
+            )
         return value
 
 
 class ApiSettings(Section):
+    """Where the API listens, whom it believes, and how large a request may be."""
+
     host: str = Field(
         "127.0.0.1", description="Address that the public API listens on; `0.0.0.0` in a container."
     )
@@ -277,10 +278,11 @@ class ApiSettings(Section):
         9000, ge=0, le=65535, description="Port of health and metrics; 0 takes a free one."
     )
     trusted_proxies: Annotated[
-        list[IPv4Network | IPv6Network], NoDecode, BeforeValidator(_comma_separated)
+        list[IPv4Network | IPv6Network], NoDecode, BeforeValidator(comma_separated)
     ] = Field(
         default_factory=list,
-        description="Networks (comma separated) whose `X-Forwarded-For` is believed. Empty: the peer's address counts.",
+        description="Networks (comma separated) whose `X-Forwarded-For` is believed. Empty: the "
+        "peer's address counts.",
     )
     max_body_bytes: int = Field(
         1_048_576,
@@ -293,13 +295,16 @@ class ApiSettings(Section):
 
 
 class StorageSettings(Section):
+    """Where files lie, and how much of them a tenant may store."""
+
     url: str = Field(
         "file://.jangada/files",
         description="Where files lie: `file:///path`, `s3://bucket/prefix`, `gs://…` or `az://…`.",
     )
-    options: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = Field(
+    options: Annotated[dict[str, str], NoDecode, BeforeValidator(json_object)] = Field(
         default_factory=dict,
-        description='Options of the object store as JSON, such as `{"endpoint": "…", "region": "…"}`.',
+        description='Options of the object store as JSON, such as `{"endpoint": "…", "region": '
+        '"…"}`.',
     )
     max_upload_bytes: int = Field(
         1_073_741_824,
@@ -320,6 +325,8 @@ class StorageSettings(Section):
 
 
 class ContactsSettings(Section):
+    """How contact files are read."""
+
     default_region: str = Field(
         "BR",
         pattern="^[A-Z]{2}$",
@@ -335,12 +342,15 @@ class ContactsSettings(Section):
 
 
 class JobsSettings(Section):
+    """How soon waiting jobs start and dead workers are noticed."""
+
     beat_interval: Duration = Field(
         timedelta(seconds=3), description="How often a worker says that it lives."
     )
     worker_timeout: Duration = Field(
         timedelta(seconds=10),
-        description="A worker silent for so long counts as dead and its jobs start elsewhere. At least three beats.",
+        description="A worker silent for so long counts as dead and its jobs start elsewhere. At "
+        "least three beats.",
     )
     sweep_interval: Duration = Field(
         timedelta(seconds=1), description="How often dead workers are looked for."
@@ -360,7 +370,9 @@ class JobsSettings(Section):
 
 
 class WorkerSettings(Section):
-    queues: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+    """What one worker serves, and how much of it at once."""
+
+    queues: Annotated[list[str], NoDecode, BeforeValidator(comma_separated)] = Field(
         default_factory=lambda: ["default", "imports"],
         description="Queues (comma separated) that a worker serves.",
     )
@@ -368,8 +380,8 @@ class WorkerSettings(Section):
     slots: int = Field(4, ge=1, le=1000, description="Jobs that one process runs at once.")
     drain_timeout: Duration = Field(
         timedelta(minutes=1),
-        description="How long running jobs may go on after SIGTERM before they are handed back. Keep it below the "
-        "pod's terminationGracePeriodSeconds.",
+        description="How long running jobs may go on after SIGTERM before they are handed back. "
+        "Keep it below the pod's terminationGracePeriodSeconds.",
     )
     management_host: str = Field(
         "127.0.0.1", description="Address of the worker's health and metrics."
@@ -383,16 +395,20 @@ class WorkerSettings(Section):
 
 
 class TelemetrySettings(Section):
+    """Logs and traces."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The least severe level that is logged."
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto",
-        description="`json` is one object a line; `console` is for reading; `auto` is console on a terminal.",
+        description="`json` is one object a line; `console` is for reading; `auto` is console on "
+        "a terminal.",
     )
     otlp_endpoint: str | None = Field(
         None,
-        description="OTLP/HTTP endpoint for traces, such as `http://collector:4318`. Unset: no tracing, at no cost.",
+        description="OTLP/HTTP endpoint for traces, such as `http://collector:4318`. Unset: no "
+        "tracing, at no cost.",
     )
     service_name: str | None = Field(
         None, description="`service.name` in logs and traces. Default: the command's own."
@@ -435,93 +451,25 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls)
-
-
-def _leaves(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        key = f"{prefix}{name.upper()}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, f"{key}__")
-        else:
-            yield key
+        return init_settings, EnvironmentVariables(settings_cls)
 
 
 def known_keys() -> list[str]:
     """Every environment variable that a setting is read from, without the `_FILE` forms."""
-    return list(_leaves(Settings, PREFIX))
+    return list(keys_of(Settings))
 
 
-def unknown_keys(environ: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+def unknown_keys(environ: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str | None]]:
     """Keys outside the sections that no setting reads, each with the nearest known one."""
-    known = known_keys()
-    sections = tuple(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
-    for key in sorted(environ):
-        if not key.startswith(PREFIX) or key in EXTRA_KEYS or key in sections:
-            continue
-        if key.removesuffix("_FILE") in known or key.startswith(tuple(f"{s}__" for s in sections)):
-            continue
-        yield key, next(iter(difflib.get_close_matches(key, known, 1)), None)
-
-
-EXTRA_KEYS = frozenset({"JANGADA_TOKEN"})
-"""Variables that commands read and that are no settings."""
-
-
-def _with_files(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with each `KEY_FILE` of a known key replaced by `KEY` and the file's content."""
-    resolved = dict(environ)
-    for key in known_keys():
-        path = resolved.pop(f"{key}_FILE", None)
-        if path is None:
-            continue
-        if key in resolved:
-            raise _one_fault(key, f"{key} and {key}_FILE are both set; unset one")
-        try:
-            resolved[key] = Path(path).read_text(encoding="utf-8").strip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise _one_fault(f"{key}_FILE", f"cannot be read: {error}") from error
-    return resolved
-
-
-def _one_fault(key: str, detail: str) -> InvalidSettings:
-    return InvalidSettings(f"{key}: {detail}", errors=[FieldError(key, "settings.invalid", detail)])
-
-
-def _key_of(location: tuple[int | str, ...]) -> str:
-    return PREFIX + "__".join(str(part).upper() for part in location)
-
-
-def _nearest(key: str) -> str:
-    match = difflib.get_close_matches(key, known_keys(), 1)
-    return f"no such setting; did you mean {match[0]}?" if match else "no such setting"
-
-
-def _explain(error: ValidationError) -> InvalidSettings:
-    """Name every wrong key. The values are left out: they may be secrets."""
-    faults = []
-    for fault in error.errors(include_input=False, include_url=False, include_context=False):
-        key = _key_of(fault["loc"])
-        detail = _nearest(key) if fault["type"] == "extra_forbidden" else fault["msg"]
-        faults.append(FieldError(key, "settings.invalid", detail))
-    text = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
-    return InvalidSettings(text, errors=faults)
-
-
-class _Environment(EnvSettingsSource):
-    """pydantic-settings' own source, on an environment whose `_FILE` keys are resolved."""
-
-    @override
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {key.lower(): value for key, value in _with_files(os.environ).items()}
+    return unknown_keys_of(Settings, environ)
 
 
 def load_settings() -> Settings:
-    """Settings from the environment. Raises `InvalidSettings`, which names each wrong key and never its value."""
+    """Settings from the environment. Raises `InvalidSettings`, which names each wrong key."""
     try:
         return Settings()
     except ValidationError as error:
-        raise _explain(error) from None
+        raise explain(error, Settings) from None
     except SettingsError as error:
         raise InvalidSettings(
             f"{PREFIX}*: a section given as a whole must be JSON ({error})"

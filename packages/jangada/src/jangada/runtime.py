@@ -12,9 +12,10 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from jangada.config import InvalidSettings, Settings, ValkeySettings
+from jangada.config import Settings, ValkeySettings
 from jangada.crud import CursorSigner
 from jangada.db import Database, utc_now
+from jangada.environment import InvalidSettings
 from jangada.errors import FieldError
 
 

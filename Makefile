@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup up test check fmt lock upgrade docs bench mutants hooks clean
+RUN := .venv/bin/python
+
+##@ Start here
+help: ## Show this list
+	@scripts/python scripts/targets.py
+setup: ## Make the environment in .venv (every other target does this first, too)
+	@scripts/python scripts/environment.py
+up: setup ## Run the whole platform here; ARGS="--port 0 --fresh" are options of `jangada up`
+	@.venv/bin/jangada up $(ARGS)
+
+##@ While you work
+test: setup ## Run every test, with coverage; ARGS="-k import" runs some, without
+	@$(RUN) scripts/suite.py $(ARGS)
+check: setup ## Check format, lint, types, imports, conventions, generated files and locks
+	@$(RUN) scripts/checks.py
+fmt: setup ## Format the code and mend what ruff can mend
+	@$(RUN) scripts/checks.py --mend
+docs: setup ## Write the generated documents anew
+	@$(RUN) scripts/documents.py
+hooks: setup ## Let git run the quick checks before each commit
+	@.venv/bin/pre-commit install
+
+##@ Dependencies
+lock: ## Write the locks after a change of a pyproject.toml
+	@scripts/python scripts/locks.py
+upgrade: ## Write the locks with the newest versions that are allowed
+	@scripts/python scripts/locks.py --upgrade
+
+##@ Now and then
+bench: setup ## Measure what docs/performance.md promises; fails when a ratio isn't held
+	@$(RUN) bench/run.py $(ARGS)
+mutants: setup ## Change the code on purpose and see whether a test notices (about 20 minutes)
+	@$(RUN) scripts/mutants.py $(ARGS)
+clean: ## Remove environments and caches; the data of `jangada up` stays
+	@scripts/python scripts/clean.py

@@ -1,0 +1,13 @@
+"""Removes what the Makefile's targets made, but for the local platform's data (`up --fresh`)."""
+
+import shutil
+
+from toolchain import ROOT
+
+ENVIRONMENTS = (".venv", ".uv")
+CACHES = (".cache", ".hypothesis", ".import_linter_cache", ".mypy_cache", ".pytest_cache")
+
+for name in (*ENVIRONMENTS, *CACHES, ".ruff_cache", "mutants"):
+    shutil.rmtree(ROOT / name, ignore_errors=True)
+for path in [*ROOT.glob(".coverage*"), *ROOT.glob("*/**/__pycache__")]:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()

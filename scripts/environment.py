@@ -1,0 +1,130 @@
+"""Makes `.venv` from the hashed locks, on a machine that has nothing but make and a Python ≥ 3.11.
+
+Third-party packages come from `locks/dev.txt`, and the workspace's members are installed editable
+on top. The stamp `.venv/complete` is written last: an environment without one was interrupted and
+is made anew; one with the right stamp costs nothing.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolchain import (
+    ROOT,
+    TOOLS,
+    SetupError,
+    ensure_uv,
+    find_python,
+    run,
+    say,
+    text_of,
+    uv_environment,
+    wanted_python,
+)
+
+VENV = ROOT / ".venv"
+STAMP = VENV / "complete"
+
+
+def members() -> list[Path]:
+    """The workspace's distributions, relative to its root."""
+    found = (
+        path for area in ("packages", "services") for path in ROOT.glob(f"{area}/*/pyproject.toml")
+    )
+    return sorted(path.parent.relative_to(ROOT) for path in found)
+
+
+def fingerprint() -> str:
+    """The place on disk, and a digest of all that the environment is made from."""
+    sources = [Path("locks/uv.txt"), Path("locks/dev.txt"), Path(".python-version")]
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in [*sources, *(member / "pyproject.toml" for member in members())]:
+        digest.update((ROOT / path).read_bytes())
+    return f"{ROOT}\n{digest.hexdigest()}\n"
+
+
+def is_whole() -> bool:
+    """Whether the last change of `.venv` was finished, here and for the wanted Python."""
+    stamp = text_of(STAMP) or ""
+    return stamp.startswith(f"{ROOT}\n") and (VENV / f"bin/python{wanted_python()}").exists()
+
+
+def is_current() -> bool:
+    return is_whole() and text_of(STAMP) == fingerprint()
+
+
+def make_venv(uv: Path) -> None:
+    version = wanted_python()
+    python = find_python()
+    choice = [python] if python else [version, "--managed-python"]
+    say(f"Making .venv with {python or f'a Python {version} that uv downloads'}.")
+    command = [
+        str(uv),
+        "venv",
+        "--quiet",
+        "--clear",
+        "--no-project",
+        str(VENV),
+        "--python",
+        *choice,
+    ]
+    if subprocess.run(command, cwd=ROOT, env=uv_environment(), check=False).returncode:
+        raise SetupError(
+            f"Jangada runs on Python {version}, and none was found: not as python{version} on the "
+            f"PATH, not behind pyenv, and downloading one failed. Install it (for example with "
+            f"`apt install python{version}` or `pyenv install {version}`) and run this again."
+        )
+
+
+def sync(uv: Path) -> None:
+    """Third-party packages exactly as locked, and the members editable on top."""
+    env = uv_environment()
+    into = ["--python", str(VENV / "bin/python")]
+    locked = ["pip", "sync", "--require-hashes", "locks/dev.txt"]
+    run([uv, *locked, *into], env, what="Installing the locked packages")
+    editable = [part for member in members() for part in ("--editable", f"./{member}")]
+    workspace = ["pip", "install", "--quiet", "--no-deps", *editable]
+    run([uv, *workspace, *into], env, what="Installing the workspace")
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Of two commands at once in one checkout, the second waits for the first's environment."""
+    TOOLS.mkdir(exist_ok=True)
+    with (TOOLS / "lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def ensure() -> None:
+    if is_current():
+        return
+    with only_one():
+        if is_current():
+            return
+        uv = ensure_uv()
+        if not is_whole():
+            make_venv(uv)
+        STAMP.unlink(missing_ok=True)
+        sync(uv)
+        STAMP.write_text(fingerprint(), encoding="utf-8")
+
+
+def main() -> int:
+    try:
+        ensure()
+    except SetupError as error:
+        say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        say("Interrupted. The next `make` makes the environment anew.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
