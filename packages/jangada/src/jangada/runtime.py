@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from redis.asyncio import Redis
@@ -14,9 +15,11 @@ from redis.backoff import NoBackoff
 
 from jangada.config import Settings, ValkeySettings
 from jangada.crud import CursorSigner
-from jangada.db import Database, utc_now
+from jangada.db import Database, Notice, utc_now
 from jangada.environment import InvalidSettings
 from jangada.errors import FieldError
+from jangada_queue.client import QueueClient
+from jangada_queue.signals import tell
 
 
 class Clock(Protocol):
@@ -40,6 +43,7 @@ class Runtime:
     settings: Settings
     database: Database
     valkey: Redis
+    queue: QueueClient
     clock: Clock
     cursors: CursorSigner
 
@@ -72,6 +76,14 @@ def open_valkey(settings: ValkeySettings) -> Redis:
     return client
 
 
+async def _tell(queue: QueueClient, notices: frozenset[Notice]) -> None:
+    await tell(
+        queue,
+        wake=[notice.subject for notice in notices if notice.topic == "wake"],
+        cancel=[notice.subject for notice in notices if notice.topic == "cancel"],
+    )
+
+
 @asynccontextmanager
 async def open_runtime(
     settings: Settings, *, clock: Clock | None = None, application_name: str = "jangada"
@@ -80,8 +92,10 @@ async def open_runtime(
     cursors = CursorSigner(derived_key(settings, "cursor"))
     database = Database(settings.database, application_name=application_name)
     valkey = open_valkey(settings.valkey)
+    queue = QueueClient(valkey, deadline=settings.valkey.command_timeout)
+    database.notify = partial(_tell, queue)
     try:
-        yield Runtime(settings, database, valkey, clock or SystemClock(), cursors)
+        yield Runtime(settings, database, valkey, queue, clock or SystemClock(), cursors)
     finally:
         await valkey.aclose()
         await database.close()
