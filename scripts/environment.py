@@ -5,20 +5,17 @@ on top. The stamp `.venv/complete` is written last: an environment without one w
 is made anew; one with the right stamp costs nothing.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from toolchain import (
     ROOT,
-    TOOLS,
     SetupError,
     ensure_uv,
     find_python,
+    only_one,
     run,
     say,
     text_of,
@@ -72,11 +69,18 @@ def make_venv(uv: Path) -> None:
         "--python",
         *choice,
     ]
-    if subprocess.run(command, cwd=ROOT, env=uv_environment(), check=False).returncode:
+    made = subprocess.run(
+        command, cwd=ROOT, env=uv_environment(), check=False, stderr=subprocess.PIPE, text=True
+    )
+    if made.returncode and python:
+        raise SetupError(f"uv could not make .venv:\n{made.stderr.strip()}")
+    if made.returncode:
+        reason = made.stderr.strip().splitlines()[-1].strip()
         raise SetupError(
-            f"Jangada runs on Python {version}, and none was found: not as python{version} on the "
-            f"PATH, not behind pyenv, and downloading one failed. Install it (for example with "
-            f"`apt install python{version}` or `pyenv install {version}`) and run this again."
+            f"Jangada runs on Python {version}. There is no python{version} on the PATH or behind "
+            f"pyenv, and uv could not download one ({reason}).\n"
+            f"Install it, for example with `apt install python{version}` or "
+            f"`pyenv install {version}`, and run the same command again."
         )
 
 
@@ -84,26 +88,18 @@ def sync(uv: Path) -> None:
     """Third-party packages exactly as locked, and the members editable on top."""
     env = uv_environment()
     into = ["--python", str(VENV / "bin/python")]
-    locked = ["pip", "sync", "--require-hashes", "locks/dev.txt"]
+    locked = ["pip", "sync", "--quiet", "--require-hashes", "locks/dev.txt"]
+    say("Installing what locks/dev.txt lists; the first time may take a minute or two.")
     run([uv, *locked, *into], env, what="Installing the locked packages")
     editable = [part for member in members() for part in ("--editable", f"./{member}")]
     workspace = ["pip", "install", "--quiet", "--no-deps", *editable]
     run([uv, *workspace, *into], env, what="Installing the workspace")
 
 
-@contextlib.contextmanager
-def only_one() -> Iterator[None]:
-    """Of two commands at once in one checkout, the second waits for the first's environment."""
-    TOOLS.mkdir(exist_ok=True)
-    with (TOOLS / "lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def ensure() -> None:
     if is_current():
         return
-    with only_one():
+    with only_one("venv"):
         if is_current():
             return
         uv = ensure_uv()

@@ -8,6 +8,7 @@ Runs on Python 3.11: it runs before anything else does.
 
 import ast
 import contextlib
+import fcntl
 import functools
 import hashlib
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".uv"
 UV = TOOLS / "uv"
+PINNED_UV = ROOT / "locks/uv.txt"
 ATTEMPTS = 3
 
 PIP_TO_UV = {
@@ -89,26 +91,37 @@ def _pip(scratch: Path) -> list[str]:
     raise SetupError("Neither pip nor venv works here: install python3-venv or python3-pip.")
 
 
+@contextlib.contextmanager
+def only_one(name: str) -> Iterator[None]:
+    """Of two commands at once in one checkout, the second waits and finds the first's work."""
+    TOOLS.mkdir(exist_ok=True)
+    with (TOOLS / f"{name}.lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def ensure_uv() -> Path:
     """The uv that `locks/uv.txt` pins, in `.uv/`; half a download is never taken for it."""
-    pinned = ROOT / "locks/uv.txt"
-    wanted = hashlib.sha256(pinned.read_bytes()).hexdigest()
+    wanted = hashlib.sha256(PINNED_UV.read_bytes()).hexdigest()
     stamp = TOOLS / "complete"
-    if UV.exists() and text_of(stamp) == wanted:
-        return UV
-    say("Fetching uv into .uv/.")
-    TOOLS.mkdir(exist_ok=True)
+    with only_one("uv"):
+        if not UV.exists() or text_of(stamp) != wanted:
+            say("Fetching uv into .uv/.")
+            _fetch_uv()
+            stamp.write_text(wanted, encoding="utf-8")
+    return UV
+
+
+def _fetch_uv() -> None:
     with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
         target = Path(scratch) / "site"
         options = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--target", str(target)]
-        command = [*_pip(Path(scratch) / "venv"), "install", *options, "-r", str(pinned)]
+        command = [*_pip(Path(scratch) / "venv"), "install", *options, "-r", str(PINNED_UV)]
         # Settings that forbid installing outside an environment are not about this folder.
         unbound = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
         env = {**os.environ, **unbound}
         run(command, env, what="Fetching uv")
         (target / "bin/uv").replace(UV)
-    stamp.write_text(wanted, encoding="utf-8")
-    return UV
 
 
 def _configured() -> Iterator[tuple[str, str]]:
