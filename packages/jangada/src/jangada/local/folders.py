@@ -58,7 +58,9 @@ class Folder:
         self._forget_sockets()
         inside = self.path / "run"
         if _fits(inside / longest):
-            inside.mkdir(mode=0o700, exist_ok=True)
+            # A killed server leaves its socket, with a lock whose process id it would trust.
+            shutil.rmtree(inside, ignore_errors=True)
+            inside.mkdir(mode=0o700)
             return inside
         made = _temporary_folder(longest)
         write_private(self._note, f"{made}\n")
@@ -111,8 +113,6 @@ def make_private(path: Path) -> None:
         )
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise FolderUnusable(f"The folder {path} is open to others: `chmod 700` it first.")
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise FolderUnusable(f"The folder {path} cannot be written.")
 
 
 def lock(path: Path) -> int:
@@ -120,7 +120,9 @@ def lock(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise FolderUnusable(f"{path} cannot be written: {error.strerror}.") from error
+        raise FolderUnusable(
+            f"The folder {path.parent} cannot be written: {error.strerror}."
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

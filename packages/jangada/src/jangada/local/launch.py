@@ -87,6 +87,7 @@ def follow(parent: int, signal: int) -> None:
 
 
 def prepare(spec: dict[str, Any]) -> None:
+    os.umask(0o077)
     if spec["record"]:
         write_record(spec["record"])
     if spec["credentials"] == "namespace":

@@ -128,7 +128,7 @@ KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 def plain_environ() -> dict[str, str]:
-    """What a server needs of our environment: no secret of ours, and none of `PGDATA` or `LC_ALL`."""
+    """What a server needs of our environment: no secret of ours, no `PGDATA`, no `LC_ALL`."""
     return {name: os.environ[name] for name in KEPT if name in os.environ}
 
 

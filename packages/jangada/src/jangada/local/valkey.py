@@ -14,6 +14,8 @@ from typing import Self
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from jangada.local.binaries import valkey_server
 from jangada.local.errors import ServerFailed
@@ -63,7 +65,8 @@ class EmbeddedValkey:
 
     @property
     def url(self) -> str:
-        return f"unix://:{quote(self._folder.secret('password'), safe='')}@{self.socket}?db=0"
+        address = f"{self.socket}?db=0"
+        return f"unix://:{quote(self._folder.secret('password'), safe='')}@{address}"
 
     @property
     def socket(self) -> Path:
@@ -84,7 +87,6 @@ class EmbeddedValkey:
         try:
             stop_recorded(self._record, STOP)
             self._sockets = self._folder.sockets(SOCKET)
-            self.socket.unlink(missing_ok=True)
             self.data.mkdir(mode=0o700, exist_ok=True)
             if not self._serve():
                 self._set_aside_damage()
@@ -141,7 +143,7 @@ class EmbeddedValkey:
 
     def _is_ready(self) -> bool:
         """It answers; while it loads its file it says so by an error."""
-        client = redis.Redis.from_url(self.url, socket_timeout=1.0)
+        client = redis.Redis.from_url(self.url, socket_timeout=1.0, retry=Retry(NoBackoff(), 0))
         with client, suppress(redis.RedisError):
             return bool(client.ping())
         return False
