@@ -1,0 +1,124 @@
+"""Inputs and results of the verbs, and who a request speaks for."""
+
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Annotated, ClassVar
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+from jangada.jobs.schemas import JobArgs
+
+MAX_PASSWORD_CHARACTERS = 4096
+"""Longer input is refused unread; how long a new password may be is for the policy to say."""
+
+
+def _plain_text(text: str) -> str:
+    """Composed (NFC), without control characters, which PostgreSQL and terminals would act on."""
+    composed = unicodedata.normalize("NFC", text)
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in composed):
+        raise ValueError("must not contain control characters")
+    return composed
+
+
+type PersonName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    Field(description="How the person is called."),
+    AfterValidator(_plain_text),
+]
+type Email = Annotated[str, Field(min_length=3, max_length=254, description="Any letter case.")]
+type Password = Annotated[SecretStr, Field(min_length=1, max_length=MAX_PASSWORD_CHARACTERS)]
+
+
+class Input(BaseModel):
+    """A body that a client sends: unknown fields are an error, and it never shows in a message."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Registration(Input):
+    """A new account."""
+
+    email: Email
+    name: PersonName
+    password: Password
+
+
+class Credentials(Input):
+    """What a person signs in with."""
+
+    email: Email
+    password: Password
+
+
+class ProfilePatch(Input):
+    """Changes to one's own profile (JSON merge patch).
+
+    The address is not among them yet: a new one has to be verified by mail first.
+    """
+
+    name: PersonName | SkipJsonSchema[None] = None
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _not_null(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("must not be null")
+        return value
+
+
+class PasswordChange(Input):
+    """The current password as proof, and its successor."""
+
+    current_password: Password
+    new_password: Password
+
+
+class PasswordProof(Input):
+    """The current password, asked for where the action cannot be undone."""
+
+    password: Password
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a request speaks for: one person, in one tenant, through one session."""
+
+    user_id: UUID
+    tenant_id: UUID
+    session_id: UUID
+    roles: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a sign-in comes from, as far as the delivery knows."""
+
+    address: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a client is given at sign-in and refresh. It has no representation in logs."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_in: timedelta
+
+
+class EraseTenant(JobArgs):
+    """Erase everything that a tenant owns, and then the tenant."""
+
+    kind: ClassVar[str] = "accounts.erase_tenant"

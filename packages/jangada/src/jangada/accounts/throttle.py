@@ -1,0 +1,162 @@
+"""Failed sign-ins, counted: guessing slows down, and the owner of an account is not locked out.
+
+Failures are counted for the account, whether it exists or not, and for the client's address. Over
+a limit nothing is tried until the window ends. An account that is attacked from elsewhere stays
+open to the addresses that it signed in from before: those have a count of their own, so an attacker
+can neither use it up nor profit from it. Sessions that are open are not touched.
+
+Counts live in Valkey, and in PostgreSQL while Valkey is absent. Keys are HMACs: neither store
+learns an e-mail address.
+"""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+from weakref import WeakValueDictionary
+
+from redis.exceptions import RedisError
+from sqlalchemy import text
+
+from jangada.accounts.errors import SignInThrottled
+from jangada.runtime import Runtime, derived_key
+
+_PURPOSE: Final = "accounts: throttle"
+_PREFIX: Final = "jangada:sign-in:"
+_IPV6_NETWORK: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Something whose failures are counted, and how many are borne in a window."""
+
+    key: str
+    limit: int
+
+
+class Throttle:
+    """Counts failures of one process's sign-ins where all processes see them."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings.auth.throttle
+        self._key = derived_key(runtime.settings, _PURPOSE)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def account(self, email_key: str, address: str | None, *, is_known: bool) -> Count:
+        """The count of an account; an address that it has signed in from has one of its own."""
+        subject = f"account:{email_key}:{network(address)}" if is_known else f"account:{email_key}"
+        return Count(self._hidden(subject), self._settings.account_failures)
+
+    def address(self, address: str | None, *, action: str = "sign-in") -> Count:
+        """The count of a client address, or of the network that one IPv6 client has to itself."""
+        return Count(
+            self._hidden(f"address:{action}:{network(address)}"), self._settings.address_failures
+        )
+
+    def _hidden(self, subject: str) -> str:
+        return _PREFIX + hmac.digest(self._key, subject.encode(), "sha256").hex()
+
+    @asynccontextmanager
+    async def attempt(self, *counts: Count) -> AsyncIterator[None]:
+        """One attempt. Raises `SignInThrottled` before the block when a count is used up.
+
+        A process makes attempts on the first count one after another, so a burst cannot slip
+        through between the look and the count.
+        """
+        lock = self._locks.setdefault(counts[0].key, asyncio.Lock())
+        async with lock:
+            await self.refuse_spent(*counts)
+            yield
+
+    async def count(self, *counts: Count) -> None:
+        """Count a failure."""
+        keys = [count.key for count in counts]
+        try:
+            await self._count_in_valkey(keys)
+        except (RedisError, OSError):
+            await self._count_in_postgres(keys)
+
+    async def refuse_spent(self, *counts: Count) -> None:
+        """Raise `SignInThrottled` when a count is used up."""
+        waits = await self._windows(counts)
+        if waits:
+            raise SignInThrottled(
+                "Too many failed attempts; wait before the next.", retry_after=max(waits)
+            )
+
+    async def _windows(self, counts: Sequence[Count]) -> list[timedelta]:
+        """What is left of the windows of the counts that are used up."""
+        try:
+            return await self._windows_in_valkey(counts)
+        except (RedisError, OSError):
+            return await self._windows_in_postgres(counts)
+
+    async def _windows_in_valkey(self, counts: Sequence[Count]) -> list[timedelta]:
+        async with self._runtime.valkey.pipeline(transaction=False) as pipe:
+            for count in counts:
+                pipe.get(count.key)
+                pipe.pttl(count.key)
+            answers = await pipe.execute()
+        found = zip(counts, answers[::2], answers[1::2], strict=True)
+        return [
+            timedelta(milliseconds=max(left, 1))
+            for count, failures, left in found
+            if int(failures or 0) >= count.limit
+        ]
+
+    async def _count_in_valkey(self, keys: Sequence[str]) -> None:
+        window = int(self._settings.window.total_seconds() * 1000)
+        async with self._runtime.valkey.pipeline(transaction=True) as pipe:
+            for key in keys:
+                # NX: the window begins with its first failure and no failure prolongs it.
+                pipe.incr(key)
+                pipe.pexpire(key, window, nx=True)
+            await pipe.execute()
+
+    async def _windows_in_postgres(self, counts: Sequence[Count]) -> list[timedelta]:
+        async with self._runtime.database.system_transaction("sign-in throttle") as session:
+            rows = await session.execute(
+                _WINDOWS, {"keys": [c.key for c in counts], "limits": [c.limit for c in counts]}
+            )
+            return list(rows.scalars())
+
+    async def _count_in_postgres(self, keys: Sequence[str]) -> None:
+        async with self._runtime.database.system_transaction("sign-in throttle") as session:
+            # Sorted, so that two failures with common keys cannot deadlock.
+            parameters = {"keys": sorted(keys), "window": self._settings.window}
+            await session.execute(_COUNT, parameters)
+
+
+_WINDOWS: Final = text("""
+    SELECT window_ends_at - clock_timestamp()
+    FROM unnest(CAST(:keys AS text[]), CAST(:limits AS integer[])) AS c (key, most)
+    JOIN sign_in_failures USING (key)
+    WHERE failures >= most AND window_ends_at > clock_timestamp()
+""")
+
+_COUNT: Final = text("""
+    INSERT INTO sign_in_failures AS f (key, failures, window_ends_at)
+    SELECT key, 1, clock_timestamp() + CAST(:window AS interval)
+    FROM unnest(CAST(:keys AS text[])) AS key
+    ON CONFLICT (key) DO UPDATE SET
+        failures = CASE WHEN f.window_ends_at > clock_timestamp() THEN f.failures + 1 ELSE 1 END,
+        window_ends_at = CASE WHEN f.window_ends_at > clock_timestamp() THEN f.window_ends_at
+            ELSE EXCLUDED.window_ends_at END
+""")
+
+
+def network(address: str | None) -> str:
+    """What one client can be told by: its IPv4 address, or its IPv6 /64."""
+    if address is None:
+        return "unknown"
+    parsed = ip_address(address)
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(int(parsed) >> (128 - _IPV6_NETWORK))
