@@ -41,7 +41,7 @@ class Source:
         return "src" in self.path.parts and self.path.name != "testing.py"
 
     def line(self, number: int) -> str:
-        return self.text.splitlines()[number - 1]
+        return dict(enumerate(self.text.splitlines(), 1)).get(number, "")
 
 
 def parse(path: Path, text: str) -> Source:

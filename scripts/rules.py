@@ -1,0 +1,233 @@
+"""The house rules that ruff, mypy and import-linter can't say, as functions over a syntax tree.
+
+Each rule yields the places that break it. Where a rule is wrong for one place, the line says so and
+why: `# allow deadline: the caller holds one`. A rule without such a comment in its way is a gate.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+
+from sources import Function, Source, called, dotted, functions, length, parents
+
+type Fault = tuple[int, str]
+type Rule = Callable[[Source], Iterator[Fault]]
+
+RULES: dict[str, Rule] = {}
+
+LONGEST_FILE = 500
+LONGEST_FUNCTION = 75
+NEAR = 10
+NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "managers"}
+ENVIRONMENT_READERS = ("jangada.environment", "jangada.config", "jangada.local", "jangada.cli")
+OPENS = {
+    *("create_engine", "create_async_engine", "sessionmaker", "async_sessionmaker", "Database"),
+    *("Redis", "from_url", "AsyncClient", "Client", "AsyncConnectionPool", "ConnectionPool"),
+    *("load_settings", "Settings", "open_runtime", "FastAPI", "ThreadPoolExecutor"),
+}
+GOES_OUT = {
+    *("AsyncClient", "Client", "create_engine", "create_async_engine", "AsyncConnectionPool"),
+    *("open_connection", "open_unix_connection", "create_connection", "urlopen", "getaddrinfo"),
+    *("psycopg.connect", "AsyncConnection.connect", "Connection.connect", "Redis.from_url"),
+    *("redis.Redis", "Redis", "OTLPSpanExporter", "subprocess.run", "subprocess.check_output"),
+    *("communicate", "obstore.store.from_url", "store.from_url", "aiosmtplib.send"),
+    *(f"httpx.{verb}" for verb in ("get", "post", "put", "patch", "delete", "request", "stream")),
+}
+DEADLINES = {"asyncio.timeout", "asyncio.wait_for", "anyio.fail_after", "anyio.move_on_after"}
+
+
+def rule(function: Rule) -> Rule:
+    RULES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def faults(name: str, source: Source) -> Iterator[str]:
+    """`file:line: what`, for each place that breaks the rule and isn't allowed to."""
+    for line, what in RULES[name](source):
+        if not _is_allowed(name, source, line):
+            yield f"{source.name}:{line}: {what}"
+
+
+def _is_allowed(name: str, source: Source, line: int) -> bool:
+    near = (source.line(number) for number in (line - 1, line) if number > 0)
+    return any(re.search(rf"# allow {name}: \S", text) for text in near)
+
+
+def _calls(source: Source) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(source.tree) if isinstance(node, ast.Call))
+
+
+@rule
+def commit(source: Source) -> Iterator[Fault]:
+    """Only the database module begins, commits and rolls back; others open its transactions."""
+    if not source.is_production or source.module == "jangada.db":
+        return
+    for call in _calls(source):
+        verb = called(call).rpartition(".")[2]
+        if isinstance(call.func, ast.Attribute) and verb in {"commit", "rollback", "begin"}:
+            yield call.lineno, f".{verb}() outside jangada.db"
+
+
+@rule
+def middleware(source: Source) -> Iterator[Fault]:
+    """Middleware is pure ASGI: the other kinds halve the throughput."""
+    for node in ast.walk(source.tree):
+        name = dotted(node) if isinstance(node, ast.Attribute | ast.Name) else ""
+        if source.is_production and name.endswith("BaseHTTPMiddleware"):
+            yield node.lineno, "BaseHTTPMiddleware"  # type: ignore[attr-defined] # an expression
+        if isinstance(node, ast.Call) and called(node).endswith("app.middleware"):
+            yield node.lineno, "@app.middleware"
+
+
+@rule
+def future_annotations(source: Source) -> Iterator[Fault]:
+    """FastAPI, pydantic and SQLAlchemy read annotations at run time."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            yield node.lineno, "from __future__ import …"
+
+
+@rule
+def opened_at_import(source: Source) -> Iterator[Fault]:
+    """Engines, clients, pools and settings are opened by the composition root, not by importing."""
+    for call in _calls(source):
+        around = [
+            node for node in parents(call) if isinstance(node, Function.__value__ | ast.Lambda)
+        ]
+        name = called(call).rpartition(".")[2]
+        if source.is_production and not around and name in OPENS:
+            yield call.lineno, f"{name}() while importing"
+
+
+@rule
+def environment(source: Source) -> Iterator[Fault]:
+    """The environment is read once, into the settings."""
+    if not source.is_production or source.module.startswith(ENVIRONMENT_READERS):
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and dotted(node) in {"os.environ", "os.getenv"}:
+            yield node.lineno, f"{dotted(node)} outside the settings"
+
+
+def _mentions_timeout(call: ast.Call) -> bool:
+    names = {
+        keyword.arg or "" for node in ast.walk(call) for keyword in getattr(node, "keywords", ())
+    }
+    keys = {node.value for node in ast.walk(call) if isinstance(node, ast.Constant)}
+    return any("timeout" in str(name) for name in names | keys)
+
+
+def _is_under_deadline(call: ast.Call) -> bool:
+    for node in parents(call):
+        items = node.items if isinstance(node, ast.With | ast.AsyncWith) else ()
+        held = [item.context_expr for item in items]
+        for holder in (*held, node):
+            if isinstance(holder, ast.Call) and called(holder) in DEADLINES:
+                return True
+    return False
+
+
+@rule
+def deadline(source: Source) -> Iterator[Fault]:
+    """Every call that leaves the process ends by itself."""
+    for call in _calls(source):
+        parts = called(call).split(".")
+        names = {".".join(parts[-count:]) for count in (1, 2, 3)}
+        goes_out = source.is_production and names & GOES_OUT
+        if goes_out and not _mentions_timeout(call) and not _is_under_deadline(call):
+            yield call.lineno, f"{called(call)}(…) has no deadline"
+
+
+@rule
+def size(source: Source) -> Iterator[Fault]:
+    """Files and functions stay as long as one can keep in mind."""
+    lines = source.text.count("\n")
+    if lines > LONGEST_FILE:
+        yield 1, f"{lines} lines; at most {LONGEST_FILE}"
+    for function in functions(source):
+        if length(function) > LONGEST_FUNCTION:
+            yield function.lineno, f"{function.name} has {length(function)} lines"
+
+
+@rule
+def module_name(source: Source) -> Iterator[Fault]:
+    """A module is named for what it holds."""
+    for part in source.module.split("."):
+        if part in NO_NAMES:
+            yield 1, f"`{part}` says nothing about what it holds"
+
+
+@rule
+def feature_init(source: Source) -> Iterator[Fault]:
+    """A feature's `__init__.py` says what the feature is, and exports nothing."""
+    is_feature = source.name.endswith("__init__.py") and source.is_production
+    if is_feature and source.module.count(".") == 1 and source.module != "jangada.telemetry":
+        for node in source.tree.body[1:]:
+            yield node.lineno, "more than a docstring"
+
+
+@rule
+def banner(source: Source) -> Iterator[Fault]:
+    """Where a file needs section banners, it wants to be two."""
+    for number, line in enumerate(source.text.splitlines(), 1):
+        if re.match(r"\s*#.*[-=#*]{5}", line):
+            yield number, "section banner"
+
+
+@rule
+def suppression(source: Source) -> Iterator[Fault]:
+    """A check is silenced with a reason, on its line or in the one just before of its kind."""
+    told: dict[str, int] = {}
+    for number, line in enumerate(source.text.splitlines(), 1):
+        found = re.search(r"# noqa: (?P<codes>[A-Z0-9, ]+?)(?P<reason>\s+[-–—]\s*\S.*)?$", line)
+        if found is None:
+            continue
+        if found["reason"]:
+            told[found["codes"]] = number
+        elif number - told.get(found["codes"], -LONGEST_FILE) > NEAR:
+            yield number, f"noqa {found['codes']} without a reason"
+
+
+@rule
+def sleep(source: Source) -> Iterator[Fault]:
+    """Tests wait for what they wait for; `sleep(0)` only lets others run."""
+    for call in _calls(source):
+        is_sleep = called(call).rpartition(".")[2] == "sleep"
+        yields = call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
+        if source.is_test and is_sleep and not yields:
+            yield call.lineno, "sleep in a test"
+
+
+@rule
+def mock(source: Source) -> Iterator[Fault]:
+    """Our own code is never replaced in a test."""
+    for node in ast.walk(source.tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if source.is_test and any(name in {"unittest.mock", "mock"} for name in names):
+            yield node.lineno, "a mock"  # type: ignore[attr-defined] # an import
+
+
+def _claims(function: Function, known: dict[str, Function], seen: frozenset[str]) -> bool:
+    """Whether the function, or one of this file's that it calls, can fail a test on purpose."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assert):
+            return True
+        if not isinstance(node, ast.Call):
+            continue
+        name = called(node).rpartition(".")[2]
+        if name in {"raises", "warns", "fail"} or name.startswith(("assert_", "expect")):
+            return True
+        if name in known and name not in seen and _claims(known[name], known, seen | {name}):
+            return True
+    return False
+
+
+@rule
+def claim(source: Source) -> Iterator[Fault]:
+    """A test asserts something."""
+    known = {function.name: function for function in functions(source)}
+    for function in functions(source):
+        is_test = source.is_test and function.name.startswith("test_")
+        if is_test and not _claims(function, known, frozenset({function.name})):
+            yield function.lineno, f"{function.name} asserts nothing"

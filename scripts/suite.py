@@ -1,0 +1,80 @@
+"""Runs every test with coverage, and holds the branch coverage of the libraries at 90 %.
+
+With arguments it is plain pytest on what they name, without coverage and without the gate.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from toolchain import ROOT
+
+BIN = Path(sys.executable).parent
+GATE = 90.0
+PARALLEL = ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
+QUIET = ["-q", "--durations", "5", "--durations-min", "2"]
+SHOWN = 10
+
+
+def run(program: str, *arguments: str) -> int:
+    """Run one of our tools with nothing to read: a test that asks the terminal should fail."""
+    command = [str(BIN / program), *arguments]
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def measured() -> Mapping[str, Any]:
+    """What coverage knows of each file, by its path from the root."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "coverage.json"
+        if run("coverage", "json", "--quiet", "-o", str(report)):
+            raise SystemExit("coverage has nothing to report")
+        files: Mapping[str, Any] = json.loads(report.read_text("utf-8"))["files"]
+    return {os.path.relpath(ROOT / name, ROOT): entry["summary"] for name, entry in files.items()}
+
+
+def branches(summaries: list[Mapping[str, Any]]) -> float:
+    """The percentage of branches that some test took."""
+    there: int = sum(summary["num_branches"] for summary in summaries)
+    taken: int = sum(summary["covered_branches"] for summary in summaries)
+    return 100.0 * taken / max(there, 1)
+
+
+def report(files: Mapping[str, Any]) -> Iterator[str]:
+    """A line per distribution, then the libraries' files that miss the most."""
+    yield "Branch coverage"
+    for folder in sorted({"/".join(name.split("/")[:2]) for name in files}):
+        inside = [summary for name, summary in files.items() if name.startswith(f"{folder}/")]
+        yield f"  {folder:<20} {branches(inside):5.1f} %"
+    missing = {name: each["missing_branches"] for name, each in files.items() if is_library(name)}
+    for name in sorted(missing, key=lambda name: -missing[name])[:SHOWN]:
+        yield f"    {missing[name]:3} branches untaken in {name}"
+
+
+def is_library(name: str) -> bool:
+    return name.startswith("packages/")
+
+
+def gate(files: Mapping[str, Any]) -> int:
+    reached = branches([summary for name, summary in files.items() if is_library(name)])
+    verdict = "held" if reached >= GATE else "NOT held"
+    print(f"packages/: {reached:.1f} % of branches; the gate of {GATE:.0f} % is {verdict}.")
+    return 0 if reached >= GATE else 1
+
+
+def main(arguments: list[str]) -> int:
+    if arguments:
+        return run("pytest", *arguments)
+    run("coverage", "erase")
+    failed = run("pytest", *PARALLEL, *QUIET, "--cov", "--cov-report=")
+    files = measured()
+    print("\n".join(report(files)))
+    return failed or gate(files)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
