@@ -1,0 +1,58 @@
+"""A direct connection that is opened when needed and again after it was lost."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from jangada.db import Database, DatabaseUnavailable, translate
+
+type Connection = psycopg.AsyncConnection[TupleRow]
+
+
+class DirectConnection:
+    """One connection outside pool and pooler, used by one piece of work at a time.
+
+    A piece of work that fails in any way closes it, so that the next one begins on a sound
+    connection. Work must be repeatable: whether it took effect isn't known after an error.
+    """
+
+    def __init__(self, database: Database, *, deadline: timedelta) -> None:
+        self._database = database
+        self._deadline = deadline.total_seconds()
+        self._lock = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self._connection: Connection | None = None
+
+    async def run[T](self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do the work within the deadline. Raises `Unavailable` where trying again may help."""
+        async with self._lock:
+            try:
+                async with asyncio.timeout(self._deadline):
+                    return await work(await self._open())
+            except TimeoutError as error:
+                await self._close()
+                raise DatabaseUnavailable("The database took too long.") from error
+            except psycopg.Error as error:
+                await self._close()
+                raise translate(error) or error from error
+            except BaseException:
+                await self._close()
+                raise
+
+    async def _open(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            await self._stack.aclose()
+            self._connection = await self._stack.enter_async_context(self._database.direct())
+        return self._connection
+
+    async def _close(self) -> None:
+        self._connection = None
+        await asyncio.shield(self._stack.aclose())
+
+    async def close(self) -> None:
+        async with self._lock:
+            await self._close()

@@ -1,0 +1,63 @@
+"""The end of attempts: one fenced statement for any number of jobs and any mix of endings."""
+
+from collections.abc import Sequence
+from typing import Final, LiteralString
+from uuid import UUID
+
+from jangada.db import system_scope
+from jangada.jobs.delivery.connection import Connection
+from jangada.jobs.delivery.policy import Ending, encode_error
+
+# A job that would run again although somebody asked to cancel it is cancelled instead.
+_FINISH: Final[LiteralString] = """
+    WITH ended AS (
+        SELECT * FROM unnest(%(tenants)s::uuid[], %(ids)s::uuid[], %(attempts)s::integer[],
+            %(states)s::text[], %(results)s::text[], %(errors)s::text[], %(delays)s::interval[],
+            %(extras)s::integer[], %(dones)s::bigint[], %(totals)s::bigint[])
+        AS e (tenant_id, id, attempt, state, result, error, delay, extra, done, total)
+    ), fenced AS (
+        SELECT ended.*, CASE WHEN jobs.cancel_requested_at IS NOT NULL
+            AND ended.state IN ('available', 'scheduled', 'retryable')
+            THEN 'cancelled' ELSE ended.state END AS next_state
+        FROM jobs
+        JOIN ended ON ended.tenant_id = jobs.tenant_id AND ended.id = jobs.id
+        WHERE jobs.attempt = ended.attempt AND jobs.state = 'running'
+        ORDER BY jobs.id FOR UPDATE OF jobs
+    )
+    UPDATE jobs SET state = fenced.next_state, worker_id = NULL, result = fenced.result::jsonb,
+        errors = CASE WHEN fenced.error IS NULL THEN jobs.errors
+            ELSE jsonb_path_query_array(jobs.errors || (fenced.error::jsonb
+                || jsonb_build_object('attempt', jobs.attempt, 'at', clock_timestamp())),
+                '$[last - 19 to last]') END,
+        max_attempts = jobs.max_attempts + fenced.extra,
+        scheduled_at = coalesce(clock_timestamp() + fenced.delay, jobs.scheduled_at),
+        finished_at = CASE WHEN fenced.next_state IN ('completed', 'discarded', 'cancelled')
+            THEN clock_timestamp() END,
+        progress_done = fenced.done, progress_total = fenced.total,
+        updated_at = clock_timestamp(), revision = jobs.revision + 1
+    FROM fenced WHERE jobs.tenant_id = fenced.tenant_id AND jobs.id = fenced.id
+    RETURNING jobs.id
+"""
+
+
+async def finish(connection: Connection, endings: Sequence[Ending]) -> frozenset[UUID]:
+    """Write how attempts ended; answers the jobs that were still theirs.
+
+    Where the answer lacks a job its lease was lost, or it is finished already (a repetition).
+    """
+    jobs = [ending.job for ending in endings]
+    parameters = {
+        "tenants": [job.tenant_id for job in jobs],
+        "ids": [job.job_id for job in jobs],
+        "attempts": [job.attempt for job in jobs],
+        "states": [str(ending.state) for ending in endings],
+        "results": [ending.result for ending in endings],
+        "errors": [encode_error(ending.error) for ending in endings],
+        "delays": [ending.delay for ending in endings],
+        "extras": [ending.extra_attempts for ending in endings],
+        "dones": [ending.done for ending in endings],
+        "totals": [ending.total for ending in endings],
+    }
+    async with system_scope(connection, "finish"):
+        cursor = await connection.execute(_FINISH, parameters)
+        return frozenset(row[0] for row in await cursor.fetchall())

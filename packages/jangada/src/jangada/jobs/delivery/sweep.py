@@ -1,0 +1,116 @@
+"""The sweep: jobs of dead workers start again. It looks at the state of things, not at events.
+
+It is only as good as its view: workers that couldn't beat because PostgreSQL was away are not dead.
+So it acts only after it has itself seen PostgreSQL, without a gap, for as long as a worker may be
+silent; whoever lives has beaten by then.
+"""
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, LiteralString
+from uuid import UUID
+
+from jangada.db import system_scope
+from jangada.jobs.delivery.connection import Connection
+from jangada.jobs.delivery.tickets import ALONE_FROM
+
+SWEPT_AT_ONCE: Final = 1000
+
+_BURY_SILENT: Final[LiteralString] = """
+    DELETE FROM workers WHERE id IN (
+        SELECT id FROM workers WHERE beat_at < clock_timestamp() - %(timeout)s::interval
+        ORDER BY id FOR UPDATE SKIP LOCKED)
+    RETURNING id
+"""
+
+# A crash doesn't count as an attempt: crashes have a limit of their own.
+_RECOVER: Final[LiteralString] = """
+    WITH lost AS (
+        SELECT tenant_id, id FROM jobs
+        WHERE state = 'running'
+            AND NOT EXISTS (SELECT 1 FROM workers WHERE workers.id = jobs.worker_id)
+        ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    )
+    UPDATE jobs SET worker_id = NULL, crashes = crashes + 1, max_attempts = max_attempts + 1,
+        state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+            WHEN crashes >= %(alone_from)s THEN 'discarded' ELSE 'available' END,
+        finished_at = CASE WHEN cancel_requested_at IS NOT NULL OR crashes >= %(alone_from)s
+            THEN clock_timestamp() END,
+        errors = jsonb_path_query_array(errors || jsonb_build_object(
+            'code', CASE WHEN crashes >= %(alone_from)s THEN 'job.poison' ELSE 'job.crashed' END,
+            'detail', 'The worker died while it ran this job.',
+            'attempt', attempt, 'at', clock_timestamp()), '$[last - 19 to last]'),
+        updated_at = clock_timestamp(), revision = revision + 1
+    FROM lost WHERE jobs.tenant_id = lost.tenant_id AND jobs.id = lost.id
+    RETURNING jobs.id, jobs.queue, jobs.state
+"""
+
+
+@dataclass(slots=True)
+class Watch:
+    """Whether PostgreSQL was seen without a gap for long enough to judge who is dead.
+
+    Gaps are measured by both clocks, ours (which never jumps) and PostgreSQL's (which goes on while
+    a machine is paused), and are at most half of what a worker may be silent.
+    """
+
+    timeout: timedelta
+    _since: tuple[datetime, float] | None = field(default=None, init=False)
+    _last: tuple[datetime, float] | None = field(default=None, init=False)
+
+    def lose(self) -> None:
+        """Something went wrong: begin again."""
+        self._since = self._last = None
+
+    def see(self, at: datetime, monotonic: float) -> bool:
+        """PostgreSQL was seen at this moment, by its clock and ours; answers whether to act."""
+        now = (at, monotonic)
+        if self._last is None or self._distance(self._last, now, longest=True) > self.timeout / 2:
+            self._since = now
+        self._last = now
+        return self._since is not None and (
+            self._distance(self._since, now, longest=False) >= self.timeout
+        )
+
+    @staticmethod
+    def _distance(
+        start: tuple[datetime, float], end: tuple[datetime, float], *, longest: bool
+    ) -> timedelta:
+        distances = (end[0] - start[0], timedelta(seconds=end[1] - start[1]))
+        return max(distances) if longest else min(distances)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep did. `may_act` is False while the view isn't good enough yet."""
+
+    may_act: bool
+    workers: frozenset[UUID] = frozenset()
+    recovered: frozenset[UUID] = frozenset()
+    discarded: frozenset[UUID] = frozenset()
+    queues: frozenset[str] = frozenset()
+
+
+async def sweep(connection: Connection, watch: Watch) -> Swept:
+    """Declare silent workers dead and make the jobs of missing ones available, in one transaction.
+
+    A job that crashes its process again although it ran alone there is discarded as poison.
+    """
+    async with system_scope(connection, "sweep"):
+        row = await (await connection.execute("SELECT clock_timestamp()")).fetchone()
+        if row is None or not watch.see(row[0], time.monotonic()):
+            return Swept(may_act=False)
+        silent = await connection.execute(_BURY_SILENT, {"timeout": watch.timeout})
+        workers = frozenset(row[0] for row in await silent.fetchall())
+        lost = await connection.execute(
+            _RECOVER, {"limit": SWEPT_AT_ONCE, "alone_from": ALONE_FROM}
+        )
+        rows = await lost.fetchall()
+    return Swept(
+        may_act=True,
+        workers=workers,
+        recovered=frozenset(id_ for id_, _, state in rows if state == "available"),
+        discarded=frozenset(id_ for id_, _, state in rows if state == "discarded"),
+        queues=frozenset(queue for _, queue, state in rows if state == "available"),
+    )

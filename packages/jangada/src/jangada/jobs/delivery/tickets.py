@@ -1,0 +1,50 @@
+"""What goes through the queue for a job: which start of which job it is, and no arguments."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+from uuid import UUID
+
+import orjson
+
+from jangada_queue.messages import Claim, Offer
+
+ALONE_FROM: Final = 2
+"""From so many crashes on a job runs alone in its process.
+
+Its neighbours in a process that dies are innocent, so only a crash alone tells that it is poison.
+"""
+
+
+class UnreadableTicket(Exception):
+    """A message that holds no ticket. It may be forgotten: the job's row is the truth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A hint that a job may be started: `attempt` is the row's, before the start."""
+
+    tenant_id: UUID
+    job_id: UUID
+    attempt: int
+    kind: str
+    is_alone: bool = False
+
+    def offer(self) -> Offer:
+        body = {"tenant_id": str(self.tenant_id)} | ({"alone": True} if self.is_alone else {})
+        return Offer(f"{self.job_id}:{self.attempt}", self.kind, orjson.dumps(body))
+
+    @classmethod
+    def read(cls, claim: Claim) -> Self:
+        """Raises `UnreadableTicket`."""
+        try:
+            job_id, attempt = claim.key.split(":")
+            body = orjson.loads(claim.body)
+            return cls(
+                tenant_id=UUID(body["tenant_id"]),
+                job_id=UUID(job_id),
+                attempt=int(attempt),
+                kind=claim.kind,
+                is_alone=bool(body.get("alone", False)),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnreadableTicket(f"Message {claim.id} of {claim.queue} is no ticket.") from error

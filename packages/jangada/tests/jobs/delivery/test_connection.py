@@ -1,0 +1,80 @@
+"""A direct connection outlives the connection it is made of."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from jangada.config import DatabaseSettings
+from jangada.db import Database, DatabaseBusy, DatabaseUnavailable
+from jangada.jobs.delivery.connection import Connection, DirectConnection
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE = timedelta(seconds=20)
+
+
+async def backend(connection: Connection) -> int:
+    row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_one_connection_serves_until_it_is_lost(database: Database) -> None:
+    direct = DirectConnection(database, deadline=DEADLINE)
+    first = await direct.run(backend)
+    assert await direct.run(backend) == first
+    async with database.direct() as other:
+        await other.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
+    with pytest.raises(DatabaseUnavailable):
+        await direct.run(backend)
+    assert await direct.run(backend) != first
+    await direct.close()
+
+
+async def test_work_of_two_does_not_mix(database: Database) -> None:
+    direct = DirectConnection(database, deadline=DEADLINE)
+
+    async def transaction(connection: Connection) -> str:
+        async with connection.transaction():
+            await connection.execute("SELECT set_config('x.y', '1', true)")
+            await asyncio.sleep(0)
+            return str(connection.info.transaction_status.name)
+
+    assert set(await asyncio.gather(*(direct.run(transaction) for _ in range(5)))) == {"INTRANS"}
+    await direct.close()
+
+
+async def test_work_that_takes_too_long_is_ended(database: Database) -> None:
+    direct = DirectConnection(database, deadline=timedelta(milliseconds=50))
+
+    async def sleep(connection: Connection) -> None:
+        await connection.execute("SELECT pg_sleep(30)")
+
+    with pytest.raises(DatabaseUnavailable):
+        await direct.run(sleep)
+    await direct.close()
+
+
+async def test_a_locked_row_is_busy(database: Database) -> None:
+    direct = DirectConnection(database, deadline=DEADLINE)
+
+    async def time_out(connection: Connection) -> None:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 1")
+            await connection.execute("SELECT pg_sleep(30)")
+
+    with pytest.raises(DatabaseBusy):
+        await direct.run(time_out)
+    await direct.close()
+
+
+async def test_an_absent_server_is_unavailable() -> None:
+    settings = DatabaseSettings(url=SecretStr("postgresql:///x?host=/nonexistent"))
+    database = Database(settings)
+    direct = DirectConnection(database, deadline=DEADLINE)
+    with pytest.raises(DatabaseUnavailable):
+        await direct.run(backend)
+    await direct.close()
+    await database.close()
