@@ -1,8 +1,8 @@
 """Who a request speaks for: the one place where an access token is read from a request.
 
 Guarantees: the token comes from the `Authorization` header and from nowhere else (never from a
-query, which logs keep, and not from a cookie: sessions for browsers come later); it is verified
-before anything of the body is read; the tenant's id is on every log line from here on.
+query, which logs keep, and not from a cookie: sessions for browsers come later); the tenant's and
+the person's id are on every log line from here on.
 """
 
 from typing import Annotated

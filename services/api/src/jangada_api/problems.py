@@ -16,8 +16,9 @@ import orjson
 import psycopg
 import redis.exceptions
 import sqlalchemy.exc
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from jangada.db import translate
@@ -276,7 +277,7 @@ HANDLED: Final[tuple[type[Exception], ...]] = (
 )
 
 
-def install(app: FastAPI) -> None:
+def install(app: Starlette) -> None:
     """Answer every exception of the routes with a problem document."""
     for kind in HANDLED:
         app.add_exception_handler(kind, _handle)

@@ -1,0 +1,134 @@
+"""The public API: its routers, its middleware, and what it opens for as long as it serves."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, override
+
+from fastapi import APIRouter, FastAPI
+from opentelemetry.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+from starlette.middleware import Middleware
+
+from jangada.accounts.runtime import open_accounts
+from jangada.config import Settings
+from jangada.db import Database
+from jangada.errors import Unavailable
+from jangada.runtime import Runtime, open_runtime
+from jangada.telemetry import get_logger, new_registry
+from jangada_api import jobs, openapi, pages, problems
+from jangada_api.health import open_health
+from jangada_api.middleware import (
+    ORDER,
+    AccessLog,
+    BodyLimit,
+    Failures,
+    HttpMetrics,
+    RequestId,
+    SecurityHeaders,
+)
+
+log = get_logger(__name__)
+
+TITLE: Final = "Jangada"
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (jobs.router,)
+"""Every feature's routes. A router has its whole prefix itself: log lines and metrics name it."""
+
+
+class Api(FastAPI):
+    """FastAPI with our OpenAPI document."""
+
+    @override
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi.document(self.title, self.routes)
+        return self.openapi_schema
+
+
+def create_app(
+    settings: Settings,
+    *,
+    runtime: Runtime | None = None,
+    registry: CollectorRegistry | None = None,
+    tracer: TracerProvider | None = None,
+) -> FastAPI:
+    """The public application.
+
+    Its lifespan opens a runtime (unless one is given), sign-in and health checks, and puts them on
+    `app.state`. It refuses to start with a database role that tenants would not be safe under.
+    """
+    registry = registry or new_registry()
+    app = Api(
+        title=TITLE,
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+        generate_unique_id_function=openapi.operation_id,
+        middleware=_middleware(settings, registry, is_traced=tracer is not None),
+        # FastAPI's own telemetry sends paths, queries and messages; ours is redacted.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.state.settings, app.state.given_runtime, app.state.registry = settings, runtime, registry
+    app.state.streams = 0
+    problems.install(app)
+    for router in (*ROUTERS, pages.router):
+        app.include_router(router)
+    app.mount("/static", pages.assets())
+    if tracer is not None:
+        _trace(app, tracer)
+    return app
+
+
+def _middleware(
+    settings: Settings, registry: CollectorRegistry, *, is_traced: bool
+) -> list[Middleware]:
+    options: dict[type[Any], dict[str, Any]] = {
+        RequestId: {"is_traced": is_traced},
+        HttpMetrics: {"registry": registry},
+        AccessLog: {},
+        SecurityHeaders: {},
+        BodyLimit: {"max_bytes": settings.api.max_body_bytes},
+        Failures: {},
+    }
+    return [Middleware(layer, **options[layer]) for layer in ORDER]
+
+
+def _trace(app: FastAPI, tracer: TracerProvider) -> None:
+    from opentelemetry.instrumentation.fastapi import (  # noqa: PLC0415 - at no cost when off
+        FastAPIInstrumentor,
+    )
+    from opentelemetry.metrics import NoOpMeterProvider  # noqa: PLC0415
+
+    FastAPIInstrumentor.instrument_app(
+        app,
+        tracer_provider=tracer,
+        meter_provider=NoOpMeterProvider(),
+        exclude_spans=["receive", "send"],
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        runtime = app.state.given_runtime
+        if runtime is None:
+            opening = open_runtime(app.state.settings, application_name="jangada-api")
+            runtime = await stack.enter_async_context(opening)
+        await _refuse_unsafe_role(runtime.database)
+        app.state.runtime = runtime
+        app.state.accounts = await stack.enter_async_context(open_accounts(runtime))
+        app.state.health = await stack.enter_async_context(open_health(runtime))
+        try:
+            yield
+        finally:
+            app.state.health.stopping.set()
+
+
+async def _refuse_unsafe_role(database: Database) -> None:
+    """Raise `UnsafeRole`. Without PostgreSQL the API starts all the same, and is not ready."""
+    try:
+        await database.check_role()
+    except Unavailable as error:
+        log.warning("starting without PostgreSQL", cause=error)

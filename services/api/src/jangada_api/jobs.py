@@ -1,0 +1,255 @@
+"""Jobs over HTTP: lists, one job, its events as they happen, cancel and retry.
+
+The stream of events holds no connection to PostgreSQL between its short reads. Every event is a
+whole snapshot whose id is the job's revision, so a client that resumes has missed nothing that
+matters: it gets the newest one. The stream ends with the job, with the session, or with us.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from jangada.errors import NotFound, Unauthenticated, Unavailable
+from jangada.jobs import service
+from jangada.jobs.delivery.progress import latest_progress
+from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
+from jangada.jobs.models import FINAL_STATES, Job, JobState
+from jangada.jobs.schemas import JobFilter
+from jangada.runtime import Runtime
+from jangada_api.deps import AccountsDep, PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
+from jangada_api.listing import Listing, PageDep
+from jangada_api.openapi import Fault, documented
+from jangada_queue.signals import Progress
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+LOOK_EVERY: Final = timedelta(milliseconds=500)
+MAX_STREAMS: Final = 500
+DO_NOT_RECONNECT: Final = timedelta(hours=24)
+
+EXAMPLE: Final[JsonDict] = {
+    "id": "0198f3f0-7c1e-7a52-9d52-7d5d7bcbf4a1",
+    "kind": "contacts.import",
+    "queue": "imports",
+    "state": "running",
+    "priority": 2,
+    "attempt": 1,
+    "max_attempts": 20,
+    "progress": {"done": 12000, "total": 50000},
+    "errors": [],
+    "result": None,
+    "request_id": "0198f3f0-7b90-7d11-8c53-2f4b8a1f0e6d",
+    "created_at": "2026-03-01T12:00:00Z",
+    "scheduled_at": "2026-03-01T12:00:00Z",
+    "started_at": "2026-03-01T12:00:01Z",
+    "finished_at": None,
+    "cancel_requested_at": None,
+}
+
+
+class JobProgress(BaseModel):
+    """How far a job is."""
+
+    done: int
+    total: int | None = Field(description="Null while it is not known.")
+
+
+class JobFailure(BaseModel):
+    """Why an attempt failed."""
+
+    attempt: int
+    at: datetime
+    code: str
+    detail: str
+    errors: list[Fault] = []
+
+
+class JobOut(BaseModel):
+    """A job."""
+
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [EXAMPLE]})
+
+    id: UUID
+    kind: str
+    queue: str
+    state: JobState
+    priority: int = Field(description="1 (first) to 4, within a tenant.")
+    attempt: int = Field(description="How often it was started.")
+    max_attempts: int
+    progress: JobProgress | None = Field(description="Null until the job has reported any.")
+    errors: list[JobFailure] = Field(description="Why attempts failed; the last 20.")
+    result: dict[str, Any] | None
+    request_id: str | None = Field(description="The request that caused it.")
+    created_at: datetime
+    scheduled_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested_at: datetime | None
+
+
+def read_job(job: Job, progress: Progress | None) -> JobOut:
+    """The job as a client reads it."""
+    known = None if progress is None else JobProgress(done=progress.done, total=progress.total)
+    values = {name: getattr(job, name) for name in JobOut.model_fields if name != "progress"}
+    return JobOut(progress=known, **values)
+
+
+async def read_job_now(runtime: Runtime, job: Job) -> JobOut:
+    """As `read_job`, with the progress that a running job has reported."""
+    return read_job(job, (await latest_progress(runtime.queue, [job])).get(job.id))
+
+
+@router.get("", responses=documented())
+async def list_jobs(
+    *,
+    session: ReadSessionDep,
+    principal: PrincipalDep,
+    runtime: RuntimeDep,
+    page: PageDep,
+    filter: Annotated[JobFilter, Query()],
+) -> Listing[JobOut]:
+    """List jobs, newest first."""
+    found = await service.list_jobs(session, principal.tenant_id, filter, page)
+    progress = await latest_progress(runtime.queue, found.data)
+    return Listing[JobOut].of(found, lambda job: read_job(job, progress.get(job.id)))
+
+
+@router.get("/{job_id}", responses=documented(JobNotFound))
+async def get_job(
+    session: ReadSessionDep, principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID
+) -> JobOut:
+    """Read one job: state, progress, result and errors."""
+    return await read_job_now(runtime, await service.get_job(session, principal.tenant_id, job_id))
+
+
+@router.post("/{job_id}:cancel", responses=documented(JobNotFound, JobAlreadyFinished))
+async def cancel_job(
+    session: SessionDep, principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID
+) -> JobOut:
+    """Cancel a job: at once while it waits; a running one stops within two seconds.
+
+    Cancelling a cancelled job changes nothing.
+    """
+    return await read_job_now(runtime, await service.cancel(session, principal.tenant_id, job_id))
+
+
+@router.post("/{job_id}:retry", responses=documented(JobNotFound, JobNotRetryable))
+async def retry_job(
+    session: SessionDep, principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID
+) -> JobOut:
+    """Run a discarded, cancelled or waiting job now."""
+    return await read_job_now(runtime, await service.retry(session, principal.tenant_id, job_id))
+
+
+class TooManyStreams(Unavailable):
+    """The process has as many event streams open as it allows; poll the job, or try again."""
+
+    code = "job.too_many_streams"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A job at one moment."""
+
+    revision: int
+    job: JobOut
+
+    def as_event(self) -> ServerSentEvent:
+        # A browser's EventSource reconnects when a stream ends; after the end there is no news.
+        pause = int(DO_NOT_RECONNECT.total_seconds() * 1000) if self.is_last else None
+        return ServerSentEvent(data=self.job, event="job", id=str(self.revision), retry=pause)
+
+    @property
+    def is_last(self) -> bool:
+        return self.job.state in FINAL_STATES
+
+
+async def take_snapshot(runtime: Runtime, tenant_id: UUID, job_id: UUID) -> Snapshot:
+    """Read the job in a short transaction of its own."""
+    async with runtime.database.read(tenant_id) as session:
+        job = await service.get_job(session, tenant_id, job_id)
+    return Snapshot(job.revision, await read_job_now(runtime, job))
+
+
+async def get_first_snapshot(
+    principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID
+) -> Snapshot:
+    """Raises `JobNotFound` while the answer can still be a 404."""
+    return await take_snapshot(runtime, principal.tenant_id, job_id)
+
+
+async def hold_stream(request: Request) -> AsyncIterator[None]:
+    """Count the stream for as long as it is open."""
+    state = request.app.state
+    if state.streams >= MAX_STREAMS:
+        raise TooManyStreams("Too many event streams are open; try again later.")
+    state.streams += 1
+    try:
+        yield
+    finally:
+        state.streams -= 1
+
+
+async def know_last_event_id(
+    last_event_id: Annotated[
+        str | None, Header(description="The id of the last event that was seen.")
+    ] = None,
+) -> None:
+    """Documents what clients send when they resume; they get the newest snapshot whatever it is."""
+    del last_event_id
+
+
+STREAM_EXAMPLE: Final = 'event: job\ndata: {"id": "0198f3f0-…", "state": "running", …}\nid: 7\n\n'
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=EventSourceResponse,
+    dependencies=[Depends(hold_stream), Depends(know_last_event_id)],
+    responses={
+        200: {"content": {"text/event-stream": {"example": STREAM_EXAMPLE}}},
+        **documented(JobNotFound, TooManyStreams),
+    },
+)
+async def stream_job(
+    request: Request,
+    principal: PrincipalDep,
+    accounts: AccountsDep,
+    first: Annotated[Snapshot, Depends(get_first_snapshot)],
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow a job: a snapshot now and at each change, as server-sent events, until it ends.
+
+    An event's id is the job's revision. A client that resumes (`Last-Event-ID`) gets the newest
+    snapshot first. The stream also ends when the session does.
+    """
+    stopping: asyncio.Event = request.app.state.health.stopping
+    runtime, shown, latest = accounts.runtime, None, first
+    while True:
+        if latest != shown:
+            yield latest.as_event()
+            shown = latest
+        if latest.is_last or await _happens(stopping, within=LOOK_EVERY):
+            return
+        try:
+            await accounts.revocations.ensure_live(principal)
+            latest = await take_snapshot(runtime, principal.tenant_id, first.job.id)
+        except (Unauthenticated, NotFound):
+            return
+        except Unavailable:
+            continue  # PostgreSQL is away for a moment: the stream waits for it
+
+
+async def _happens(event: asyncio.Event, *, within: timedelta) -> bool:
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,205 @@
+"""The OpenAPI document: FastAPI's, completed with what it cannot know.
+
+Every operation documents the problem documents that it may answer with, and has an example of each
+JSON body; the examples are those of the models (`json_schema_extra`), so they are written once.
+"""
+
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.routing import BaseRoute
+
+from jangada.errors import JangadaError
+from jangada_api.problems import ANSWERS, MEDIA_TYPE, status_of
+
+type Json = dict[str, Any]
+
+VERSION: Final = "3.1.0"
+DESCRIPTION: Final = """\
+A multi-tenant API with durable background jobs.
+
+- Sign in with `POST /v1/auth/login`, then send `Authorization: Bearer …`.
+- Lists are pages: pass `next_cursor` as `cursor`, with the same filter and sort.
+- Every answer ≥ 400 is a problem document (RFC 9457) with a stable `code` (`docs/errors.md`).
+- Every answer has an `X-Request-ID`; send one of your own to find it in the logs.
+"""
+METHODS: Final = ("get", "post", "put", "patch", "delete")
+
+
+class Fault(BaseModel):
+    """One fault in the request."""
+
+    pointer: str = Field(
+        description="A JSON pointer into the body (`/email`), or `?name` of a query parameter."
+    )
+    code: str
+    detail: str
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:jangada:problem:job.not_found",
+                    "title": "Not Found",
+                    "status": 404,
+                    "detail": "There is no job 0198f3f0-7c1e-7a52-9d52-7d5d7bcbf4a1.",
+                    "code": "job.not_found",
+                    "request_id": "0198f3f0-8a11-7c66-8b1e-0d6b3c1d2e4f",
+                    "errors": [],
+                }
+            ]
+        },
+    )
+
+    type: str = Field(description="`urn:jangada:problem:` and the code.")
+    title: str = Field(description="The status in words.")
+    status: int
+    detail: str = Field(description="What is wrong this time, for a person.")
+    code: str = Field(description="What is wrong, for a program: it never changes.")
+    request_id: str | None = Field(description="Quote it when you ask us.")
+    errors: list[Fault] = Field(description="Each fault of an invalid request.")
+
+
+def documented(*errors: type[JangadaError]) -> dict[int | str, Json]:
+    """`responses=` of a route that raises these errors: each by its code."""
+    found: dict[int | str, Json] = {}
+    for error in errors:
+        status = status_of(error)
+        answer = found.setdefault(status, _answer(status, examples={}))
+        detail = (error.__doc__ or HTTPStatus(status).phrase).strip().splitlines()[0]
+        answer["content"][MEDIA_TYPE]["examples"][error.code] = {
+            "value": _example(status, error.code, detail)
+        }
+    return found
+
+
+def document(title: str, routes: Sequence[BaseRoute]) -> Json:
+    """The whole document."""
+    made = get_openapi(
+        title=title,
+        version=version("jangada-api"),
+        openapi_version=VERSION,
+        description=DESCRIPTION,
+        routes=routes,
+        license_info={"name": "MIT", "identifier": "MIT"},
+    )
+    schemas = made.setdefault("components", {}).setdefault("schemas", {})
+    problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem.pop("$defs"))
+    schemas["ProblemDocument"] = problem
+    for operation in operations(made):
+        _summarise(operation)
+        _describe_streams(operation)
+        _document_problems(operation)
+        _give_examples(operation, schemas)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    return made
+
+
+def operations(made: Json) -> Iterator[Json]:
+    """Every operation of a document."""
+    for path in made["paths"].values():
+        yield from (path[method] for method in METHODS if method in path)
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of the route's function: unique over all routes (a test says so), and stable."""
+    return route.name
+
+
+def _summarise(operation: Json) -> None:
+    """The first line of the route's docstring is its summary, the rest its description."""
+    first, _, rest = operation.get("description", "").partition("\n")
+    if first:
+        operation["summary"] = first.rstrip(".")
+        operation["description"] = rest.strip()
+
+
+def _describe_streams(operation: Json) -> None:
+    """FastAPI describes the items of a stream in OpenAPI 3.2's words; 3.1 knows a text only."""
+    for response in operation["responses"].values():
+        for content in response.get("content", {}).values():
+            if content.pop("itemSchema", None) is not None:
+                content["schema"] = {"type": "string"}
+
+
+def _document_problems(operation: Json) -> None:
+    responses = operation["responses"]
+    if _is_made_by_fastapi(responses.get("422")):
+        del responses["422"]
+    for status in _usual_statuses(operation):
+        if str(status) not in responses:
+            known = ANSWERS[status]
+            example = {known.code: {"value": _example(status, known.code, known.detail)}}
+            responses[str(status)] = _answer(status, examples=example)
+    responses.setdefault("default", _answer(500, examples={}) | {"description": "Any other error."})
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _is_made_by_fastapi(response: Json | None) -> bool:
+    return "HTTPValidationError" in str(response)
+
+
+def _usual_statuses(operation: Json) -> Iterator[int]:
+    """What any operation of this shape may answer."""
+    if operation.get("security"):
+        yield 401
+    if "requestBody" in operation:
+        yield from (413, 415)
+    if "requestBody" in operation or operation.get("parameters"):
+        yield 422
+    yield from (500, 503)
+
+
+def _answer(status: int, *, examples: Json) -> Json:
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    content: Json = {"schema": schema, "examples": examples}
+    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: content}}
+
+
+def _example(status: int, code: str, detail: str) -> Json:
+    return {
+        "type": f"urn:jangada:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": "0198f3f0-8a11-7c66-8b1e-0d6b3c1d2e4f",
+        "errors": [],
+    }
+
+
+def _give_examples(operation: Json, schemas: Json) -> None:
+    """Put the model's example beside each JSON body that has none of its own."""
+    bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+    for body in bodies:
+        for content in body.get("content", {}).values():
+            if not content.get("examples") and "example" not in content:
+                content.pop("examples", None)
+                if (found := _model_example(content.get("schema", {}), schemas)) is not None:
+                    content["example"] = found
+
+
+def _model_example(schema: Json, schemas: Json) -> object | None:
+    name = schema.get("$ref", "").removeprefix("#/components/schemas/")
+    model = schemas.get(name, schema)
+    examples = model.get("examples")
+    if examples:
+        first: object = examples[0]
+        return first
+    items = model.get("properties", {}).get("data", {}).get("items")
+    if items is None:
+        return None
+    item = _model_example(items, schemas)
+    return None if item is None else {"data": [item], "has_more": False, "next_cursor": None}
