@@ -8,6 +8,8 @@ Guarantees
   sees 0 rows of tenant tables.
 - Work that belongs to no single tenant runs in `system_transaction(reason)` or, on a direct
   connection, in `system_scope(connection, reason)`; a test lists the callers of both.
+- A block that swallowed the error of a statement does not end quietly: PostgreSQL would answer its
+  COMMIT by a rollback, so `TransactionAborted` is raised instead.
 - After a commit the transaction's notices (a queue has work, a job is to be cancelled) are handed
   to the fast path once, within 50 ms; their loss changes nothing but speed.
 """
@@ -18,16 +20,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 import uuid_utils.compat
 from psycopg import errors as pg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
-from sqlalchemy import DateTime, ForeignKey, MetaData, String, func, text
+from sqlalchemy import ARRAY, DateTime, Enum, ForeignKey, MetaData, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
@@ -39,6 +42,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from jangada.config import DatabaseSettings
+from jangada.connections import Connection, arguments
 from jangada.errors import Invalid, Unavailable
 from jangada.telemetry import get_logger
 
@@ -73,6 +77,13 @@ class UnsafeRole(Invalid):
     code = "database.unsafe_role"
 
 
+class TransactionAborted(Exception):
+    """A bug of the block: a statement in it failed, and the block went on as if nothing were.
+
+    A statement that may fail belongs into a savepoint (`session.begin_nested()`).
+    """
+
+
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562). Its order helps the index and decides nothing else."""
     return uuid_utils.compat.uuid7()
@@ -82,15 +93,21 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _values(members: type[StrEnum]) -> list[str]:
+    return [member.value for member in members]
+
+
 class Base(DeclarativeBase):
-    """The base of every table."""
+    """The base of every table. A `StrEnum` is stored as text and read as its member."""
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
         datetime: DateTime(timezone=True),
-        str: String(),
-        dict[str, Any]: JSONB(),
-        list[Any]: JSONB(),
+        str: Text(),
+        list[str]: ARRAY(Text()),
+        StrEnum: Enum(StrEnum, native_enum=False, length=None, values_callable=_values),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[Any]: JSONB(none_as_null=True),
     }
 
 
@@ -143,12 +160,9 @@ def notice(session: AsyncSession, topic: str, subject: str) -> None:
     session.info.setdefault(_NOTICES, set()).add(Notice(topic, subject))
 
 
-def sqlalchemy_url(url: str) -> URL:
-    return make_url(url).set(drivername="postgresql+psycopg")
-
-
-def _milliseconds(duration: timedelta) -> str:
-    return str(int(duration.total_seconds() * 1000))
+def milliseconds(duration: timedelta) -> str:
+    """As PostgreSQL's timeouts are written; never 0, which would switch them off."""
+    return str(max(1, round(duration.total_seconds() * 1000)))
 
 
 def _is_lost_connection(error: DBAPIError) -> bool:
@@ -164,15 +178,24 @@ def translate(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable | 
             "All database connections are in use.", retry_after=timedelta(seconds=1)
         )
     original = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(original, pg.QueryCanceled | pg.LockNotAvailable | pg.TooManyConnections):
+    state = getattr(original, "sqlstate", None) or ""
+    if isinstance(original, pg.QueryCanceled | pg.LockNotAvailable) or state.startswith("53"):
         return DatabaseBusy("The database took too long.", retry_after=timedelta(seconds=1))
-    if isinstance(original, psycopg.OperationalError | psycopg.InterfaceError) and (
-        original.sqlstate is None or original.sqlstate[:2] in {"08", "57"}
-    ):
+    if _is_of_the_connection(original, state):
         return DatabaseUnavailable(
             "The database cannot be reached.", retry_after=timedelta(seconds=5)
         )
     return None
+
+
+_HUNG_UP_ON: Final = frozenset({"25P03", "25P04"})
+"""The server's own limits on idle and on long transactions: it closes the connection."""
+
+
+def _is_of_the_connection(original: BaseException | None, state: str) -> bool:
+    if not state:
+        return isinstance(original, psycopg.OperationalError | psycopg.InterfaceError)
+    return state[:2] in {"08", "57"} or state in _HUNG_UP_ON
 
 
 class Database:
@@ -183,20 +206,26 @@ class Database:
         self.application_name = application_name
         self.notify: Notify | None = None
         self.engine: AsyncEngine = create_async_engine(
-            sqlalchemy_url(settings.url.get_secret_value()),
+            "postgresql+psycopg://",
+            async_creator=self._connect,
             pool_size=settings.pool_size,
             max_overflow=0,
             pool_timeout=settings.pool_timeout.total_seconds(),
-            connect_args={
-                "connect_timeout": max(2, round(settings.connect_timeout.total_seconds())),
-                "prepare_threshold": None if settings.transaction_pooling else 5,
-                "application_name": application_name,
-            },
+            hide_parameters=True,
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+    async def _connect(self) -> Connection:
+        """A connection for the pool; it is hung up where even the statement timeout is not kept."""
+        connection = await Connection.connect(
+            **arguments(self.settings, self.settings.url, self.application_name),
+            prepare_threshold=None if self.settings.transaction_pooling else 5,
+        )
+        connection.deadline = self.settings.statement_timeout + self.settings.connect_timeout
+        return connection
 
     @asynccontextmanager
     async def transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
@@ -232,14 +261,10 @@ class Database:
             session = await self._begin(tenant_id, scope, read_only=read_only)
             try:
                 yield session
-                await session.commit()
-            except BaseException:
-                # A second error on a broken connection must not hide the first.
-                with contextlib.suppress(DBAPIError):
-                    await asyncio.shield(session.rollback())
-                raise
+                await _commit(session)
             finally:
-                await asyncio.shield(session.close())
+                # Also rolls back. Shielded: a cancelled request still returns its connection.
+                await asyncio.shield(_close(session))
         except (DBAPIError, PoolTimeout) as error:
             if (known := translate(error)) is not None:
                 raise known from error
@@ -273,11 +298,11 @@ class Database:
                 {
                     "tenant": tenant_id,
                     "scope": scope,
-                    "timeout": _milliseconds(self.settings.statement_timeout),
+                    "timeout": milliseconds(self.settings.statement_timeout),
                 },
             )
         except BaseException:
-            await asyncio.shield(session.close())
+            await asyncio.shield(_close(session))
             raise
         return session
 
@@ -295,19 +320,21 @@ class Database:
     async def direct(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
         """A connection with a session of its own, outside pool and pooler; autocommit is on.
 
-        Open transactions on it with `tenant_scope` or `system_scope`. Raises `DatabaseUnavailable`.
+        Open transactions on it with `tenant_scope` or `system_scope`. Statements on it may take as
+        long as they need: bound them by `asyncio.timeout` where they shouldn't. Raises
+        `DatabaseUnavailable`, also where the connection is lost in the block.
         """
         try:
-            connection = await psycopg.AsyncConnection.connect(
-                self.settings.session_url.get_secret_value(),
+            connection = await Connection.connect(
+                **arguments(self.settings, self.settings.session_url, self.application_name),
                 autocommit=True,
-                connect_timeout=max(2, round(self.settings.connect_timeout.total_seconds())),
-                application_name=self.application_name,
             )
-        except psycopg.OperationalError as error:
-            raise translate(error) or error from error
-        async with connection:
-            yield connection
+            async with connection:
+                yield connection
+        except psycopg.Error as error:
+            if (known := translate(error)) is not None:
+                raise known from error
+            raise
 
     async def check_role(self) -> None:
         """Raise `UnsafeRole` for a role that row-level security does not hold for."""
@@ -315,7 +342,8 @@ class Database:
             row = await session.execute(
                 text(
                     "SELECT rolname, rolsuper, rolbypassrls FROM pg_roles"
-                    " WHERE rolname = current_user"
+                    " WHERE rolname IN (current_user, session_user)"
+                    " ORDER BY rolsuper DESC, rolbypassrls DESC LIMIT 1"
                 )
             )
             name, is_superuser, bypasses = row.one()
@@ -326,6 +354,24 @@ class Database:
                 f"apart. Use an ordinary role that owns the schema: CREATE ROLE jangada LOGIN "
                 f"NOSUPERUSER NOBYPASSRLS."
             )
+
+
+async def _commit(session: AsyncSession) -> None:
+    await session.flush()
+    raw = await (await session.connection()).get_raw_connection()
+    _refuse_aborted(raw.driver_connection)
+    await session.commit()
+
+
+def _refuse_aborted(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy does not know its type
+    if connection.info.transaction_status is TransactionStatus.INERROR:
+        raise TransactionAborted("A statement failed and its error was swallowed.")
+
+
+async def _close(session: AsyncSession) -> None:
+    """Roll back what is open and return the connection; a broken one has nothing more to say."""
+    with contextlib.suppress(DBAPIError):
+        await session.close()
 
 
 _SCOPE_SQL: Final = (
@@ -341,6 +387,7 @@ async def tenant_scope(
     async with connection.transaction():
         await connection.execute(_SCOPE_SQL, (str(tenant_id), ""))
         yield connection
+        _refuse_aborted(connection)
 
 
 @asynccontextmanager
@@ -352,3 +399,4 @@ async def system_scope(
     async with connection.transaction():
         await connection.execute(_SCOPE_SQL, ("", "system"))
         yield connection
+        _refuse_aborted(connection)

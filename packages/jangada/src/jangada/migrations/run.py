@@ -2,13 +2,17 @@
 
 A session-level advisory lock serialises runners; each statement that needs a table lock waits at
 most `lock_timeout`, so a migration never queues traffic behind itself: it gives up and tries again.
+A statement takes at most five seconds, unless its revision says that it may (`SET LOCAL
+statement_timeout`): what takes longer holds its locks for too long.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+import psycopg
 import stamina
 from alembic import command
 from alembic.config import Config
@@ -19,21 +23,23 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from jangada.config import DatabaseSettings
-from jangada.db import sqlalchemy_url, translate
-from jangada.errors import Conflict
+from jangada.connections import arguments
+from jangada.db import milliseconds, translate
+from jangada.errors import Unavailable
 from jangada.telemetry import get_logger
 
 log = get_logger(__name__)
 
 LOCK_KEY: Final = 0x6A616E67  # "jang": any constant will do, as long as nobody else uses it
-LOCK_WAIT: Final = "15min"
+LOCK_WAIT: Final = timedelta(minutes=15)
 LOCK_TRIES: Final = 10
+STATEMENT_TIMEOUT: Final = timedelta(seconds=5)
 
 
-class SchemaNewer(Conflict):
-    """The database was migrated by a newer release than this one."""
+class SchemaLocked(Unavailable):
+    """Somebody holds a table, or the migrations' lock, for longer than a migration waits."""
 
-    code = "schema.newer"
+    code = "schema.locked"
 
 
 def configuration() -> Config:
@@ -50,25 +56,34 @@ def head() -> str:
 
 
 @contextmanager
-def _connected(settings: DatabaseSettings, options: str = "") -> Iterator[Connection]:
-    engine = create_engine(
-        sqlalchemy_url(settings.session_url.get_secret_value()),
-        poolclass=NullPool,
-        connect_args={
-            "connect_timeout": max(2, round(settings.connect_timeout.total_seconds())),
-            "application_name": "jangada-migrate",
-            "options": options,
-        },
-    )
+def _connected(
+    settings: DatabaseSettings, timeouts: Mapping[str, timedelta] | None = None
+) -> Iterator[Connection]:
+    """A connection outside pool and pooler. Raises `DatabaseUnavailable`, `SchemaLocked`."""
+
+    def connect() -> psycopg.Connection:
+        connection = psycopg.connect(
+            **arguments(settings, settings.session_url, "jangada-migrate"), autocommit=True
+        )
+        for name, value in (timeouts or {}).items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, milliseconds(value)))
+        connection.autocommit = False
+        return connection
+
+    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     try:
         with engine.connect() as connection:
             yield connection
     except OperationalError as error:
-        if _lock_is_held(error):
-            raise
-        raise translate(error) or error from error
+        raise _known(error) from error
     finally:
         engine.dispose()
+
+
+def _known(error: OperationalError) -> Exception:
+    if isinstance(error.orig, pg.LockNotAvailable):
+        return SchemaLocked("Somebody holds a lock that the migration needs; try again later.")
+    return translate(error) or error
 
 
 def current(settings: DatabaseSettings) -> str | None:
@@ -107,21 +122,16 @@ def downgrade(settings: DatabaseSettings, *, target: str) -> str | None:
 @contextmanager
 def _exclusive(settings: DatabaseSettings) -> Iterator[None]:
     """Hold the advisory lock of migrations; the connection's end releases it, also after a kill."""
-    with _connected(settings) as connection:
+    with _connected(settings, {"lock_timeout": LOCK_WAIT}) as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.execute(text(f"SET lock_timeout = '{LOCK_WAIT}'"))
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
         yield
 
 
-def _lock_is_held(error: Exception) -> bool:
-    return isinstance(error, OperationalError) and isinstance(error.orig, pg.LockNotAvailable)
-
-
-@stamina.retry(on=_lock_is_held, attempts=LOCK_TRIES, timeout=None, wait_max=10.0)
+@stamina.retry(on=SchemaLocked, attempts=LOCK_TRIES, timeout=None, wait_max=10.0)
 def _apply(settings: DatabaseSettings, target: str) -> None:
-    milliseconds = int(settings.lock_timeout.total_seconds() * 1000)
-    with _connected(settings, f"-c lock_timeout={milliseconds}") as connection:
+    timeouts = {"lock_timeout": settings.lock_timeout, "statement_timeout": STATEMENT_TIMEOUT}
+    with _connected(settings, timeouts) as connection:
         _with_connection(connection, lambda config: command.upgrade(config, target))
 
 

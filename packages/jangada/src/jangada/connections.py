@@ -1,0 +1,71 @@
+"""How connections to PostgreSQL are made: by libpq's rules for URLs, and none waits for ever.
+
+The server ends statements that run too long. That the server itself may be gone without a word (a
+host that died, a frozen machine) is dealt with here: TCP keepalives for every connection, and for
+the pooled ones a deadline after which they are hung up.
+"""
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Final, override
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+from pydantic import SecretStr
+
+from jangada.config import DatabaseSettings
+
+KEEPALIVE: Final = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""A host that vanished is noticed after 25 seconds; what the URL says goes first."""
+
+LEAST_CONNECT_SECONDS: Final = 2
+"""As libpq has it: fewer count as two."""
+
+
+def arguments(settings: DatabaseSettings, url: SecretStr, application_name: str) -> dict[str, Any]:
+    """What `psycopg.connect` is to be given: the URL's own parameters, deadlines and a name."""
+    seconds = round(settings.connect_timeout.total_seconds())
+    return {
+        **KEEPALIVE,
+        **conninfo_to_dict(url.get_secret_value()),
+        "connect_timeout": max(LEAST_CONNECT_SECONDS, seconds),
+        "application_name": application_name,
+    }
+
+
+class Connection(psycopg.AsyncConnection[TupleRow]):
+    """A connection that hangs up when the server leaves one exchange unanswered for so long.
+
+    Without a deadline it waits as long as the network says that the server is there.
+    """
+
+    deadline: timedelta | None = None
+
+    @override
+    async def wait[T](
+        self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None
+    ) -> T:
+        if self.deadline is None:
+            return await super().wait(gen, interval, timeout)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self.deadline.total_seconds(), _hang_up, self.pgconn.socket)
+        try:
+            return await super().wait(gen, interval, timeout)
+        finally:
+            timer.cancel()
+
+
+def _hang_up(number: int) -> None:
+    """Whoever waits on the socket reads its end; it stays open, since the event loop watches it."""
+    with suppress(OSError), socket.socket(fileno=os.dup(number)) as connected:
+        connected.shutdown(socket.SHUT_RDWR)
