@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, String
+from sqlalchemy import BigInteger, ColumnElement, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jangada.db import Base, TenantEntity
@@ -34,21 +34,21 @@ class Job(TenantEntity):
 
     kind: Mapped[str]
     queue: Mapped[str]
-    state: Mapped[JobState] = mapped_column(String())
-    priority: Mapped[int] = mapped_column(default=2)
+    state: Mapped[JobState]
+    priority: Mapped[int] = mapped_column(SmallInteger(), default=2)
     args: Mapped[dict[str, Any]]
     result: Mapped[dict[str, Any] | None]
     errors: Mapped[list[Any]] = mapped_column(default=list)
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int]
     crashes: Mapped[int] = mapped_column(default=0)
-    revision: Mapped[int] = mapped_column(default=1)
+    revision: Mapped[int] = mapped_column(BigInteger(), default=1)
     worker_id: Mapped[UUID | None]
-    progress_done: Mapped[int | None]
-    progress_total: Mapped[int | None]
+    progress_done: Mapped[int | None] = mapped_column(BigInteger())
+    progress_total: Mapped[int | None] = mapped_column(BigInteger())
     unique_key: Mapped[bytes | None]
     concurrency_key: Mapped[str | None]
-    tags: Mapped[list[str]] = mapped_column(ARRAY(String()), default=list)
+    tags: Mapped[list[str]] = mapped_column(default=list)
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     created_by: Mapped[UUID | None]
     request_id: Mapped[str | None]
@@ -69,7 +69,7 @@ class Worker(Base):
     host: Mapped[str]
     pid: Mapped[int]
     version: Mapped[str]
-    queues: Mapped[list[str]] = mapped_column(ARRAY(String()))
+    queues: Mapped[list[str]]
     slots: Mapped[int]
     started_at: Mapped[datetime]
     beat_at: Mapped[datetime]

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, ForeignKey, ForeignKeyConstraint, String
+from sqlalchemy import ColumnElement, ForeignKey, ForeignKeyConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jangada.db import Entity, TenantEntity
@@ -27,7 +27,7 @@ class Tenant(Entity):
     __tablename__ = "tenants"
 
     name: Mapped[str]
-    kind: Mapped[TenantKind] = mapped_column(String())
+    kind: Mapped[TenantKind]
 
 
 class User(Entity):
@@ -48,7 +48,7 @@ class Role(TenantEntity):
     __tablename__ = "roles"
 
     name: Mapped[str]
-    permissions: Mapped[list[str]] = mapped_column(ARRAY(String()))
+    permissions: Mapped[list[str]]
 
 
 class Membership(TenantEntity):
