@@ -1,0 +1,203 @@
+"""Receiving a file: from the first byte to the row in the caller's transaction, or to nothing.
+
+Guarantees
+- The quota is checked, and an upload reserved, before the first byte is asked for.
+- Whatever ends the block without the file's row committed (an error of the sender or of the store,
+  a transaction that fails, cancellation) leaves neither row nor content. What cannot be cleared
+  up at once, because this process is killed or the database is away, `sweep_uploads` removes as
+  soon as the lease is over.
+- A commit in doubt (the connection broke while it was answered) is looked up, not guessed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Buffer
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jangada.errors import Unavailable
+from jangada.files import service
+from jangada.files.blobs import Blob, BlobStore, open_blobs
+from jangada.files.errors import StorageUnavailable, UploadLost
+from jangada.files.models import DeletedBlob, File, is_abandoned
+from jangada.files.schemas import Incoming, Label
+from jangada.runtime import Runtime
+from jangada.telemetry import get_logger
+
+log = get_logger(__name__)
+
+LEASE: Final = timedelta(seconds=30)
+RENEWALS_PER_LEASE: Final = 3
+ABORT_DEADLINE: Final = timedelta(seconds=10)
+SWEPT_AT_ONCE: Final = 200
+
+
+@dataclass(slots=True)
+class Received:
+    """A file whose content is stored and whose row is not yet: `finish` it, or it is gone."""
+
+    upload: File
+    blob: Blob
+    label: Label
+    is_finished: bool = False
+
+    async def finish(self, session: AsyncSession) -> File:
+        """The file's row, in the caller's transaction. Raises `UploadLost`."""
+        file = await service.finish_upload(session, self.upload, self.blob, self.label)
+        self.is_finished = True
+        return file
+
+
+@asynccontextmanager
+async def receive(
+    runtime: Runtime,
+    tenant_id: UUID,
+    incoming: Incoming,
+    *,
+    created_by: UUID | None = None,
+    lease: timedelta = LEASE,
+) -> AsyncIterator[Received]:
+    """Store what comes in; the caller then commits its row with all that the file is for.
+
+        async with receive(runtime, tenant_id, incoming) as received:
+            async with runtime.database.transaction(tenant_id) as session:
+                file = await received.finish(session)
+
+    Raises the errors of `begin_upload` before anything is read, `StorageUnavailable`, `UploadLost`
+    and whatever the sender's side raises.
+    """
+    under_way = await _begin(runtime, tenant_id, incoming, created_by=created_by, lease=lease)
+    renewing = asyncio.create_task(under_way.renew_forever())
+    is_kept = False
+    try:
+        blob = await under_way.blobs.put(under_way.row.blob_key, under_way.metered(incoming))
+        received = Received(under_way.row, blob, incoming.label)
+        yield received
+        is_kept = received.is_finished
+    finally:
+        await _end(renewing)
+        if not is_kept:
+            await asyncio.shield(under_way.abort())
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """An upload while it streams: counts what comes, reserves more, keeps the lease."""
+
+    runtime: Runtime
+    blobs: BlobStore
+    row: File
+    lease: timedelta
+    reserved: int
+    received: int = 0
+    is_lost: bool = False
+
+    async def metered(self, incoming: Incoming) -> AsyncIterator[Buffer]:
+        async for chunk in incoming.chunks():
+            self.received += memoryview(chunk).nbytes
+            if self.is_lost:
+                raise UploadLost("The upload was taken for abandoned; send the file again.")
+            if self.received > self.reserved:
+                await self._reserve_more()
+            yield chunk
+
+    async def _reserve_more(self) -> None:
+        async with self._transaction() as session:
+            self.reserved = await service.extend_upload(
+                session, self.row, self.received, limits=self.runtime.settings.storage
+            )
+
+    def _transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
+        return self.runtime.database.transaction(self.row.tenant_id)
+
+    async def renew_forever(self) -> None:
+        """Until cancelled or lost. A database that is away for a moment costs no upload."""
+        while not self.is_lost:
+            await asyncio.sleep(self.lease.total_seconds() / RENEWALS_PER_LEASE)
+            try:
+                async with self._transaction() as session:
+                    await service.renew_upload(session, self.row, self.lease)
+            except UploadLost:
+                self.is_lost = True
+            except Unavailable as error:
+                log.warning("upload_lease_not_renewed", code=error.code)
+
+    async def abort(self) -> None:
+        """Remove row and content, unless the file's row was committed after all."""
+        try:
+            async with asyncio.timeout(ABORT_DEADLINE.total_seconds()):
+                async with self._transaction() as session:
+                    is_gone = await service.abort_upload(session, self.row)
+                if is_gone:
+                    await _remove(self.runtime, [(self.row.tenant_id, self.row.blob_key)])
+        except (Unavailable, TimeoutError) as error:
+            log.warning("upload_left_to_the_sweep", error=type(error).__name__)
+
+
+async def sweep_uploads(runtime: Runtime) -> int:
+    """Remove abandoned uploads, and the content of deleted files. Returns how many blobs went.
+
+    To be called now and then, by any number of processes that reach the store. Every step may be
+    done twice or be interrupted.
+    """
+    async with runtime.database.system_transaction("sweep of uploads") as session:
+        abandoned = select(File.tenant_id, File.id).where(is_abandoned())
+        batch = abandoned.limit(SWEPT_AT_ONCE).with_for_update(skip_locked=True)
+        await session.execute(delete(File).where(tuple_(File.tenant_id, File.id).in_(batch)))
+        gone = select(DeletedBlob.tenant_id, DeletedBlob.blob_key)
+        blobs = await session.execute(gone.order_by(DeletedBlob.deleted_at).limit(SWEPT_AT_ONCE))
+        found = [(tenant_id, key) for tenant_id, key in blobs]
+    return await _remove(runtime, found) if found else 0
+
+
+async def _remove(runtime: Runtime, found: list[tuple[UUID, str]]) -> int:
+    """Remove blobs and then what remembers them; those that stay put move to the queue's end."""
+    blobs = open_blobs(runtime.settings.storage)
+    removed, failed = [], []
+    for tenant_id, key in found:
+        try:
+            await blobs.delete(key)
+            removed.append((tenant_id, key))
+        except StorageUnavailable:
+            failed.append((tenant_id, key))
+    remembered = tuple_(DeletedBlob.tenant_id, DeletedBlob.blob_key)
+    async with runtime.database.system_transaction("blobs removed") as session:
+        await session.execute(delete(DeletedBlob).where(remembered.in_(removed)))
+        await session.execute(
+            update(DeletedBlob)
+            .where(remembered.in_(failed))
+            .values(deleted_at=func.clock_timestamp())
+        )
+    return len(removed)
+
+
+async def _begin(
+    runtime: Runtime,
+    tenant_id: UUID,
+    incoming: Incoming,
+    *,
+    created_by: UUID | None,
+    lease: timedelta,
+) -> _UnderWay:
+    limits = runtime.settings.storage
+    blobs = open_blobs(limits)
+    async with runtime.database.transaction(tenant_id) as session:
+        row = await service.begin_upload(
+            session,
+            tenant_id,
+            announced_bytes=incoming.announced_bytes,
+            limits=limits,
+            lease=lease,
+            created_by=created_by,
+        )
+    return _UnderWay(runtime, blobs, row, lease, reserved=row.size_bytes)
+
+
+async def _end(renewing: asyncio.Task[None]) -> None:
+    renewing.cancel()
+    await asyncio.wait({renewing})
