@@ -12,8 +12,7 @@ from typing import Final, LiteralString
 
 from psycopg.rows import class_row
 
-from jangada.db import system_scope
-from jangada.jobs.delivery.connection import Connection
+from jangada.jobs.delivery.connection import Connection, indexed_scope
 from jangada.jobs.delivery.tickets import ALONE_FROM, Ticket
 from jangada_queue.statistics import Upstream
 
@@ -57,14 +56,16 @@ _UNTIL_NEXT_DUE: Final[LiteralString] = """
     WHERE queue = %(queue)s AND state IN ('scheduled', 'retryable')
 """
 
+# The whole order of the index is asked for, because the primary key would do for the tenants alone
+# and lead through all their finished jobs.
 _TENANTS: Final[LiteralString] = """
     WITH RECURSIVE tenants AS (
         (SELECT tenant_id FROM jobs WHERE queue = %(queue)s AND state = 'available'
-         ORDER BY tenant_id LIMIT 1)
+         ORDER BY tenant_id, priority, scheduled_at, id LIMIT 1)
         UNION ALL
         SELECT (SELECT tenant_id FROM jobs
                 WHERE queue = %(queue)s AND state = 'available' AND tenant_id > t.tenant_id
-                ORDER BY tenant_id LIMIT 1)
+                ORDER BY tenant_id, priority, scheduled_at, id LIMIT 1)
         FROM tenants t WHERE t.tenant_id IS NOT NULL
     )
 """
@@ -112,7 +113,7 @@ _UPSTREAM: Final[LiteralString] = f"{_TENANTS}{_FIGURES}"
 
 async def list_queues(connection: Connection) -> list[str]:
     """Every queue that has waiting jobs or living workers."""
-    async with system_scope(connection, "dispatch"):
+    async with indexed_scope(connection, "dispatch"):
         cursor = await connection.execute(_QUEUES)
         return sorted(row[0] for row in await cursor.fetchall())
 
@@ -127,7 +128,7 @@ class Promotion:
 
 async def promote(connection: Connection, queue: str) -> Promotion:
     """Make due jobs available, by PostgreSQL's clock."""
-    async with system_scope(connection, "dispatch"):
+    async with indexed_scope(connection, "dispatch"):
         parameters = {"queue": queue, "limit": PROMOTED_AT_ONCE}
         promoted = (await connection.execute(_PROMOTE, parameters)).rowcount
         row = await (await connection.execute(_UNTIL_NEXT_DUE, {"queue": queue})).fetchone()
@@ -168,7 +169,7 @@ async def dispatch_round(connection: Connection, queue: str) -> AsyncIterator[Ro
 
     Whoever holds the queue's lock is its only writer; dying releases it.
     """
-    async with system_scope(connection, "dispatch"):
+    async with indexed_scope(connection, "dispatch"):
         cursor = await connection.execute(
             "SELECT pg_try_advisory_xact_lock(hashtext('jangada.dispatch'), hashtext(%s))", (queue,)
         )
@@ -178,7 +179,7 @@ async def dispatch_round(connection: Connection, queue: str) -> AsyncIterator[Ro
 
 async def upstream(connection: Connection, queue: str, enqueued_total: int = 0) -> Upstream:
     """What waits in PostgreSQL; beyond 10,000 available the count means "at least"."""
-    async with system_scope(connection, "dispatch"):
+    async with indexed_scope(connection, "dispatch"):
         parameters = {"queue": queue, "most": COUNTED_UP_TO}
         row = await (await connection.execute(_UPSTREAM, parameters)).fetchone()
     available, running, oldest_wait, due = row or (0, 0, 0, 0)

@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final, LiteralString
 from uuid import UUID
 
-from jangada.db import system_scope
-from jangada.jobs.delivery.connection import Connection
+from jangada.jobs.delivery.connection import Connection, indexed_scope
 from jangada.jobs.delivery.tickets import ALONE_FROM
 
 SWEPT_AT_ONCE: Final = 1000
@@ -97,7 +96,7 @@ async def sweep(connection: Connection, watch: Watch) -> Swept:
 
     A job that crashes its process again although it ran alone there is discarded as poison.
     """
-    async with system_scope(connection, "sweep"):
+    async with indexed_scope(connection, "sweep"):
         row = await (await connection.execute("SELECT clock_timestamp()")).fetchone()
         if row is None or not watch.see(row[0], time.monotonic()):
             return Swept(may_act=False)

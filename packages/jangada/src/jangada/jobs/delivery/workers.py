@@ -6,7 +6,7 @@ from typing import Final, LiteralString
 from uuid import UUID
 
 from jangada.db import system_scope
-from jangada.jobs.delivery.connection import Connection
+from jangada.jobs.delivery.connection import Connection, indexed_scope
 
 _REGISTER: Final[LiteralString] = """
     INSERT INTO workers (id, pod_uid, host, pid, version, queues, slots)
@@ -77,7 +77,7 @@ async def register(connection: Connection, worker: NewWorker) -> None:
 async def beat(connection: Connection, workers: Collection[UUID]) -> Beat:
     """Say that these workers live. One that is missing in the answer was declared dead."""
     ids = [list(workers)]
-    async with system_scope(connection, "beat"):
+    async with indexed_scope(connection, "beat"):
         alive = await (await connection.execute(_BEAT, ids)).fetchall()
         cancelled = await (await connection.execute(_CANCELS, ids)).fetchall()
     return Beat(frozenset(row[0] for row in alive), frozenset(row[0] for row in cancelled))
@@ -109,7 +109,7 @@ async def hand_back(
     way: a grant whose answer was lost left rows that say "running" while nothing runs them.
     Answers the queues that got work back.
     """
-    async with system_scope(connection, "beat"):
+    async with indexed_scope(connection, "beat"):
         parameters = {"workers": list(workers), "keep": list(keep)}
         rows = await (await connection.execute(_HAND_BACK, parameters)).fetchall()
     return sorted({row[0] for row in rows})
