@@ -29,6 +29,7 @@ POLL_EVERY: Final = timedelta(milliseconds=500)
 FRESH_FOR: Final = timedelta(seconds=1)
 KEEP_AT_LEAST: Final = timedelta(hours=1)
 _CLOCK_SKEW: Final = timedelta(minutes=5)
+_PRUNE_DEADLINE: Final = timedelta(seconds=10)
 
 # One statement, one snapshot: what commits later has an xid at or above the watermark.
 _READ_ON: Final = """
@@ -51,6 +52,7 @@ class Revocations:
         self._keep = max(lifetime, KEEP_AT_LEAST) + _CLOCK_SKEW
         self._ended: dict[UUID, float] = {}
         self._known_at = float("-inf")
+        self._grew = asyncio.Event()
 
     @property
     def is_fresh(self) -> bool:
@@ -67,6 +69,14 @@ class Revocations:
     def end(self, session_id: UUID) -> None:
         """Know of an end that this process has just committed, ahead of the feed."""
         self._ended[session_id] = time.monotonic() + self._keep.total_seconds()
+        # Whoever waits holds the old event; who comes later waits for the next growth.
+        self._grew.set()
+        self._grew = asyncio.Event()
+
+    async def wait_for_end(self, principal: Principal) -> None:
+        """Return once the principal's session has ended: for answers that stream for long."""
+        while principal.session_id not in self._ended:
+            await self._grew.wait()
 
     async def _is_live(self, principal: Principal) -> bool:
         async with self._runtime.database.read(principal.tenant_id) as session:
@@ -95,23 +105,22 @@ class Revocations:
         watermark: str | None = None
         pruned_at = float("-inf")
         while True:
-            watermark = await self._read(connection, watermark)
+            async with asyncio.timeout(FRESH_FOR.total_seconds()):
+                watermark = await self._read(connection, watermark)
             if time.monotonic() - pruned_at > self._keep.total_seconds() / 10:
                 pruned_at = time.monotonic()
-                await connection.execute(_PRUNE, (self._keep,))
-                self._forget()
+                await self._prune(connection)
             await asyncio.sleep(POLL_EVERY.total_seconds())
 
     async def _read(self, connection: AsyncConnection[TupleRow], watermark: str | None) -> str:
         """Read what ended since the watermark (None: all), and return the next one."""
         asked_at = time.monotonic()
-        async with asyncio.timeout(FRESH_FOR.total_seconds()):
-            cursor = await (
-                connection.execute(_READ_ALL, (self._keep,))
-                if watermark is None
-                else connection.execute(_READ_ON, (watermark,))
-            )
-            row = await cursor.fetchone()
+        cursor = await (
+            connection.execute(_READ_ALL, (self._keep,))
+            if watermark is None
+            else connection.execute(_READ_ON, (watermark,))
+        )
+        row = await cursor.fetchone()
         assert row is not None, "a SELECT without FROM has one row"  # noqa: S101
         for session_id in row[1]:
             self.end(session_id)
@@ -119,8 +128,10 @@ class Revocations:
         self._known_at = asked_at
         return str(row[0])
 
-    def _forget(self) -> None:
-        """Drop ends whose last token has expired; a stale set would only grow."""
+    async def _prune(self, connection: AsyncConnection[TupleRow]) -> None:
+        """Drop ends whose last token has expired, there and here."""
+        async with asyncio.timeout(_PRUNE_DEADLINE.total_seconds()):
+            await connection.execute(_PRUNE, (self._keep,))
         now = time.monotonic()
         self._ended = {sid: until for sid, until in self._ended.items() if until > now}
 

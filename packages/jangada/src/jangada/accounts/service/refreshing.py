@@ -30,7 +30,7 @@ async def refresh(accounts: Accounts, text: str) -> Tokens:
     async with accounts.runtime.database.transaction(token.tenant_id) as session:
         row = await find_locked(session, token, accounts.runtime)
         is_exchanged = row is not None and _exchange(accounts.runtime, row, token)
-        roles = await _roles(session, row) if row is not None and is_exchanged else ()
+        roles = await current_roles(session, row) if row is not None and is_exchanged else ()
     # Only now, for the end of a session whose token was reused has to be committed.
     if row is None or not roles:
         if row is not None and row.ended_at is not None:
@@ -92,8 +92,8 @@ def _matches(token: RefreshToken, digest: bytes | None) -> bool:
     return digest is not None and hmac.compare_digest(token.digest(), digest)
 
 
-async def _roles(session: AsyncSession, row: Session) -> Sequence[str]:
-    """The user's roles of today; none if the user has left or is disabled."""
+async def current_roles(session: AsyncSession, row: Session) -> Sequence[str]:
+    """The roles of the session's user today; none if the user has left or is disabled."""
     roles = await session.scalars(
         select(Role.name)
         .join(

@@ -12,9 +12,9 @@ from jangada.accounts.models import Session
 from jangada.accounts.runtime import Accounts
 from jangada.accounts.schemas import Client, Credentials, Principal, Tokens
 from jangada.accounts.service.issuing import issue, new_session
+from jangada.accounts.service.refreshing import current_roles
 from jangada.runtime import Runtime
-from jangada.tenants.models import User, is_enabled
-from jangada.tenants.service import list_belongings
+from jangada.tenants.models import Membership, Tenant, TenantKind, User, is_enabled
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,23 @@ async def _open(
         user = await _unchanged(session, candidate)
         if new_hash is not None:
             user.password_hash = new_hash
-        belonging = (await list_belongings(session, user))[0]
-        opened = new_session(
-            accounts.runtime, user_id=user.id, tenant_id=belonging.tenant.id, client=client
-        )
+        tenant_id = await _home(session, user)
+        opened = new_session(accounts.runtime, user_id=user.id, tenant_id=tenant_id, client=client)
         session.add(opened)
-    return issue(accounts.runtime, signer, opened, belonging.roles)
+        roles = await current_roles(session, opened)
+    return issue(accounts.runtime, signer, opened, roles)
+
+
+async def _home(session: AsyncSession, user: User) -> UUID:
+    """The tenant that a sign-in opens: the personal one, which every user has."""
+    tenant_id = await session.scalar(
+        select(Tenant.id)
+        .join(Membership, Membership.tenant_id == Tenant.id)
+        .where(Membership.user_id == user.id, Tenant.kind == TenantKind.PERSONAL)
+    )
+    if tenant_id is None:
+        raise _failed()
+    return tenant_id
 
 
 async def _unchanged(session: AsyncSession, candidate: _Candidate) -> User:
