@@ -10,6 +10,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -90,9 +91,9 @@ def show(job: JobId, *, as_json: AsJson = False) -> None:
         return
     console = Console()
     for name in (*FIELDS, "args", "result"):
-        console.print(f"[bold]{name}[/bold] {_shown(getattr(found, name))}", highlight=False)
+        _print_field(console, name, getattr(found, name), style="bold")
     for error in found.errors:
-        console.print(f"[red]error[/red] {orjson.dumps(error).decode()}", highlight=False)
+        _print_field(console, "error", error, style="red")
 
 
 @jobs.command()
@@ -142,6 +143,11 @@ def _shown(value: object) -> str:
     return orjson.dumps(value).decode() if isinstance(value, dict | list) else str(value)
 
 
+def _print_field(console: Console, name: str, value: object, *, style: str) -> None:
+    """Data is never markup, and on no terminal's account broken into lines."""
+    console.print(Text(name, style=style), Text(_shown(value)), soft_wrap=True)
+
+
 def _print_json(job: Job, *more: str) -> None:
     row: dict[str, Any] = {name: getattr(job, name) for name in (*FIELDS, *more)}
     typer.echo(orjson.dumps(row).decode())
@@ -151,5 +157,7 @@ def _print_table(found: list[Job]) -> None:
     columns = ("id", "kind", "queue", "state", "attempt", "scheduled_at", "finished_at")
     table = Table(*columns, box=None, header_style="bold")
     for job in found:
-        table.add_row(*(_shown(getattr(job, name)) for name in columns))
-    Console().print(table)
+        table.add_row(*(Text(_shown(getattr(job, name))) for name in columns))
+    console = Console()
+    width = console.width if console.is_terminal else console.measure(table).maximum
+    console.print(table, width=width, crop=False, no_wrap=not console.is_terminal)

@@ -1,25 +1,20 @@
 """What a handler is given besides its arguments, and the fence that its effects commit under."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jangada.errors import FieldError
-from jangada.jobs.errors import JobTooLarge, LeaseLost
+from jangada.jobs.errors import LeaseLost
+from jangada.jobs.payloads import Result, encode_result
 from jangada.runtime import Runtime
 
-MAX_RESULT_BYTES: Final = 256 * 1024
-
-type Result = BaseModel | Mapping[str, Any] | None
 type ReportProgress = Callable[[int, int | None], Awaitable[None]]
 
 _COMPLETE: Final = """
@@ -70,11 +65,18 @@ class JobContext:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A transaction in the job's tenant; call `complete` last in the one that ends the job."""
-        async with self.runtime.database.transaction(self.tenant_id) as session:
-            yield session
+        try:
+            async with self.runtime.database.transaction(self.tenant_id) as session:
+                yield session
+        except BaseException:
+            self.completed = False
+            raise
 
     async def complete(self, session: AsyncSession, result: Result = None) -> None:
-        """The completion as the session's last statement. Raises `LeaseLost`, `JobTooLarge`."""
+        """The completion as the session's last statement.
+
+        Raises `LeaseLost`, and what `encode_result` does.
+        """
         row = await session.execute(_COMPLETE_SESSION, self._completion(result))
         self._fenced(row.rowcount)  # type: ignore[attr-defined]
 
@@ -99,15 +101,3 @@ class JobContext:
         if rows != 1:
             raise LeaseLost(f"Attempt {self.attempt} of job {self.job_id} lost its lease.")
         self.completed = True
-
-
-def encode_result(result: Result) -> str | None:
-    """A handler's result as JSON. Raises `JobTooLarge` beyond 256 KiB."""
-    if result is None:
-        return None
-    value = result.model_dump(mode="json") if isinstance(result, BaseModel) else dict(result)
-    encoded = orjson.dumps(value)
-    if len(encoded) > MAX_RESULT_BYTES:
-        detail = f"The result takes {len(encoded)} bytes; at most {MAX_RESULT_BYTES} fit."
-        raise JobTooLarge(detail, errors=[FieldError("/result", JobTooLarge.code, detail)])
-    return encoded.decode()

@@ -15,6 +15,12 @@ class JobTooLarge(Invalid):
     code = "job.too_large"
 
 
+class JobNotStorable(Invalid):
+    """Arguments or result hold a NUL character, which PostgreSQL's JSON cannot."""
+
+    code = "job.not_storable"
+
+
 class JobAlreadyFinished(Conflict):
     """A finished job cannot be cancelled."""
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, SmallInteger
+from sqlalchemy import BigInteger, ColumnElement, SmallInteger, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jangada.db import Base, TenantEntity
@@ -53,7 +53,7 @@ class Job(TenantEntity):
     created_by: Mapped[UUID | None]
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
-    scheduled_at: Mapped[datetime]
+    scheduled_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from jangada.jobs.context import JobContext, Result
+from jangada.jobs.context import JobContext
 from jangada.jobs.errors import UnknownJobKind
+from jangada.jobs.payloads import Result
 from jangada.jobs.schemas import JobArgs
 
 type Handler[A: JobArgs] = Callable[[A, JobContext], Awaitable[Result] | Result]

@@ -4,20 +4,19 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada import crud
 from jangada.crud import Page, PageRequest, Sort
 from jangada.db import new_id, notice
-from jangada.errors import FieldError
-from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable, JobTooLarge
+from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
 from jangada.jobs.models import FINAL_STATES, WAITING_STATES, Job, JobState
+from jangada.jobs.payloads import encode_args
 from jangada.jobs.schemas import JobArgs, JobFilter
 from jangada.jobs.tracing import current_traceparent
 from jangada.telemetry import current_request_id
 
-MAX_ARGS_BYTES: Final = 64 * 1024
 RETRYABLE_BY_HAND: Final = (JobState.DISCARDED, JobState.CANCELLED, *WAITING_STATES)
 
 
@@ -36,36 +35,36 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
     """Insert a job in the caller's transaction: no commit, no job.
 
     After the commit the dispatcher is woken, best effort. With `scheduled_at` the job waits until
-    then by PostgreSQL's clock. Raises `JobTooLarge` beyond 64 KiB of JSON.
+    then by PostgreSQL's clock. Raises `JobTooLarge` beyond 64 KiB of JSON, `JobNotStorable`.
     """
-    payload = _payload(args)
     queue = queue or args.queue
     job = Job(
         tenant_id=tenant_id,
         id=id or new_id(),
         kind=args.kind,
         queue=queue,
-        state=JobState.AVAILABLE if scheduled_at is None else JobState.SCHEDULED,
+        state=JobState.AVAILABLE,
         priority=priority,
-        args=payload,
+        args=encode_args(args),
         max_attempts=max_attempts or args.max_attempts,
         created_by=created_by,
         request_id=current_request_id(),
         traceparent=current_traceparent(),
-        scheduled_at=func.now() if scheduled_at is None else scheduled_at,
     )
+    if scheduled_at is not None:
+        job.scheduled_at = scheduled_at
+        job.state = _state_until(scheduled_at)
     await crud.insert(session, job)
-    await session.refresh(job, ["scheduled_at"])
+    if scheduled_at is not None:
+        await session.refresh(job, ["state"])
     notice(session, "wake", queue)
     return job
 
 
-def _payload(args: JobArgs) -> dict[str, Any]:
-    size = len(args.model_dump_json().encode())
-    if size > MAX_ARGS_BYTES:
-        detail = f"The arguments of {args.kind} take {size} bytes; at most {MAX_ARGS_BYTES} fit."
-        raise JobTooLarge(detail, errors=[FieldError("/args", JobTooLarge.code, detail)])
-    return args.model_dump(mode="json")
+def _state_until(scheduled_at: datetime) -> Any:  # noqa: ANN401 - a SQL expression
+    """`scheduled` where that lies ahead by PostgreSQL's clock."""
+    is_ahead = literal(scheduled_at) > func.clock_timestamp()
+    return case((is_ahead, JobState.SCHEDULED.value), else_=JobState.AVAILABLE.value)
 
 
 def visible(tenant_id: UUID) -> Select[Job]:
@@ -89,7 +88,8 @@ async def list_jobs(
 
 
 async def _locked(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
-    scope = visible(tenant_id).with_for_update()
+    """The row as it is now: what the session read before it had the lock may be out of date."""
+    scope = visible(tenant_id).with_for_update().execution_options(populate_existing=True)
     return await crud.fetch(session, scope, id, missing=JobNotFound)
 
 
@@ -99,7 +99,8 @@ async def cancel(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
     Idempotent on a cancelled job. Raises `JobAlreadyFinished` for a completed or discarded one.
     """
     job = await _locked(session, tenant_id, id)
-    if job.state is JobState.CANCELLED or job.cancel_requested_at is not None:
+    is_asked = job.state is JobState.RUNNING and job.cancel_requested_at is not None
+    if job.state is JobState.CANCELLED or is_asked:
         return job
     if job.state in FINAL_STATES:
         raise JobAlreadyFinished(f"Job {id} is {job.state} and cannot be cancelled.")
@@ -109,10 +110,7 @@ async def cancel(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
     else:
         job.state = JobState.CANCELLED
         job.finished_at = func.clock_timestamp()
-    job.revision += 1
-    await session.flush()
-    await session.refresh(job)
-    return job
+    return await _changed(session, job)
 
 
 async def retry(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
@@ -129,8 +127,12 @@ async def retry(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
     job.cancel_requested_at = None
     job.crashes = 0
     job.max_attempts = max(job.max_attempts, job.attempt + 1)
+    notice(session, "wake", job.queue)
+    return await _changed(session, job)
+
+
+async def _changed(session: AsyncSession, job: Job) -> Job:
     job.revision += 1
     await session.flush()
     await session.refresh(job)
-    notice(session, "wake", job.queue)
     return job
