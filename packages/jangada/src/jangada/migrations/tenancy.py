@@ -13,10 +13,14 @@ IS_SYSTEM: Final = "(SELECT current_setting('jangada.scope', true)) = 'system'"
 
 
 def protect(table: str, *, rows_of_tenant: str = f"tenant_id = {CURRENT_TENANT}") -> None:
-    """Enable and force row-level security on a table: the tenant's rows, or all in system scope."""
+    """Enable and force row-level security on a table: the tenant's rows, or all in system scope.
+
+    TRUNCATE asks no policy, so even the owner may not do it.
+    """
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(
         f"CREATE POLICY tenant ON {table} USING ({rows_of_tenant}) WITH CHECK ({rows_of_tenant})"
     )
     op.execute(f"CREATE POLICY system ON {table} USING ({IS_SYSTEM}) WITH CHECK ({IS_SYSTEM})")
+    op.execute(f"REVOKE TRUNCATE ON {table} FROM CURRENT_USER")

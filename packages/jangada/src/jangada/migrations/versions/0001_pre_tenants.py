@@ -1,4 +1,8 @@
-"""Tenants, users, roles and memberships."""
+"""Tenants, users, roles and memberships.
+
+A membership opens its user's row to the tenant, so a tenant's own session must not make one for a
+user of its choice: a trigger lets only the system scope do that.
+"""
 
 from alembic import op
 
@@ -58,6 +62,18 @@ def upgrade() -> None:
                 FOREIGN KEY (tenant_id, role_id) REFERENCES roles (tenant_id, id)
         )""")
     op.execute("CREATE INDEX ix_memberships_user_id ON memberships (user_id)")
+    op.execute("""
+        CREATE FUNCTION require_system_scope() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_setting('jangada.scope', true) IS DISTINCT FROM 'system' THEN
+                RAISE insufficient_privilege
+                    USING MESSAGE = 'a user is let into a tenant in system scope only';
+            END IF;
+            RETURN NEW;
+        END $$""")
+    op.execute("""
+        CREATE TRIGGER membership_made BEFORE INSERT OR UPDATE OF tenant_id, user_id ON memberships
+        FOR EACH ROW EXECUTE FUNCTION require_system_scope()""")
     protect("roles")
     protect("memberships")
     protect("tenants", rows_of_tenant=f"id = {CURRENT_TENANT}")
@@ -71,3 +87,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP TABLE memberships, roles, users, tenants")
+    op.execute("DROP FUNCTION require_system_scope")

@@ -32,7 +32,7 @@ def upgrade() -> None:
             errors jsonb NOT NULL DEFAULT '[]',
             attempt integer NOT NULL DEFAULT 0,
             max_attempts integer NOT NULL
-                CONSTRAINT ck_jobs_max_attempts CHECK (max_attempts BETWEEN 1 AND 1000),
+                CONSTRAINT ck_jobs_max_attempts CHECK (max_attempts >= 1),
             crashes integer NOT NULL DEFAULT 0,
             revision bigint NOT NULL DEFAULT 1,
             worker_id uuid,
