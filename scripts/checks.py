@@ -46,7 +46,7 @@ CHECKS = (
     Check("conventions", "pytest -q --no-header -p no:randomly tests/test_conventions.py"),
     Check("documents", "python scripts/documents.py --check", remedy="make docs"),
     Check("imports", "lint-imports --no-logo"),
-    Check("lint", "ruff check --quiet", remedy="make fmt"),
+    Check("lint", "ruff check --quiet --output-format concise", remedy="make fmt"),
     Check("format", "ruff format --check --quiet", remedy="make fmt"),
     Check("sizes", "python scripts/sizes.py", says=True),
 )
