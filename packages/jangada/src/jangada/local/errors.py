@@ -33,6 +33,12 @@ class FolderUnusable(Forbidden):
     code = "local.folder_unusable"
 
 
+class PortInUse(Conflict):
+    """Another program listens where the platform should."""
+
+    code = "local.port_in_use"
+
+
 class DataUnusable(Invalid):
     """The folder holds data that this version cannot run on; nothing was changed."""
 

@@ -50,34 +50,40 @@ class Folder:
         return path.read_text(encoding="ascii").strip()
 
     def sockets(self, longest: str) -> Path:
-        """A private folder whose path leaves room for a socket of that name.
+        """An empty private folder whose path leaves room for a socket of that name.
 
-        It is below this one where that is short enough, otherwise a temporary one, which is found
-        again after a kill.
+        It is below this one where that is short enough, otherwise a temporary one, which stays the
+        same until `close` and is found again after a kill.
         """
-        self._forget_sockets()
-        inside = self.path / "run"
-        if _fits(inside / longest):
-            # A killed server leaves its socket, with a lock whose process id it would trust.
-            shutil.rmtree(inside, ignore_errors=True)
-            inside.mkdir(mode=0o700)
-            return inside
-        made = _temporary_folder(longest)
-        write_private(self._note, f"{made}\n")
-        return made
+        place = self.path / "run"
+        if not _fits(place / longest):
+            place = self._noted() or self._note_down(_temporary_folder(longest))
+        # A killed server leaves its socket, with a lock whose process id it would trust.
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700)
+        return place
 
     @property
     def _note(self) -> Path:
         """The file that says where the sockets are when they are not in here."""
         return self.path / "sockets"
 
-    def _forget_sockets(self) -> None:
+    def _note_down(self, place: Path) -> Path:
+        write_private(self._note, f"{place}\n")
+        return place
+
+    def _noted(self) -> Path | None:
+        """Temporary folders get cleaned and their names reused: only one that is ours counts."""
         with suppress(FileNotFoundError):
-            made = Path(self._note.read_text(encoding="utf-8").strip())
-            # Temporary folders get cleaned and their names reused: only what is still ours goes.
-            if is_own_folder(made):
-                shutil.rmtree(made)
-            self._note.unlink()
+            place = Path(self._note.read_text(encoding="utf-8").strip())
+            return place if is_own_folder(place) else None
+        return None
+
+    def _forget_sockets(self) -> None:
+        place = self._noted()
+        if place is not None:
+            shutil.rmtree(place)
+        self._note.unlink(missing_ok=True)
 
 
 def is_own_folder(path: Path) -> bool:

@@ -15,6 +15,25 @@ def open_log(path: Path) -> IO[bytes]:
     return os.fdopen(descriptor, "ab", buffering=0)
 
 
+class LogFile:
+    """A log that stays bounded however long the platform runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = open_log(path)
+        self._bytes = self._file.tell()
+
+    def write(self, line: bytes) -> None:
+        if self._bytes > MAX_BYTES:
+            self._file.close()
+            self._file = open_log(self._path)
+            self._bytes = self._file.tell()
+        self._bytes += self._file.write(line + b"\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
 def tail(path: Path, lines: int = 15) -> str:
     """The last lines of a log, for a message that says why something failed."""
     try:

@@ -130,15 +130,27 @@ class EmbeddedPostgres:
         """Return when the server answers and the role and the database exist."""
         self._folder.open()
         try:
-            self._clean_up()
-            self._credentials = choose(postgres_program("postgres"), self._folder.path)
-            self._sockets = self._folder.sockets(SOCKET)
-            self._ensure_cluster()
-            self._serve()
-            self._ensure_database()
+            self.restart()
         except BaseException:
             self.stop()
             raise
+
+    def restart(self) -> None:
+        """Start again a server that has died; its URLs stay the same."""
+        self._clean_up()
+        self._credentials = choose(postgres_program("postgres"), self._folder.path)
+        self._sockets = self._folder.sockets(SOCKET)
+        self._ensure_cluster()
+        self._serve()
+        self._ensure_database()
+
+    def clean_up(self) -> None:
+        """End what a killed runner left behind, and start nothing."""
+        self._folder.open()
+        try:
+            self._clean_up()
+        finally:
+            self._folder.close()
 
     def stop(self) -> None:
         """Return when no process of the server is left. Idempotent."""

@@ -68,7 +68,10 @@ class Command:
 
 
 class Child:
-    """A running process, in a session of its own: a Ctrl-C on the terminal reaches only us."""
+    """A running process, in a session of its own: a Ctrl-C on the terminal reaches only us.
+
+    When it has ended, whatever is left of its process group is killed.
+    """
 
     def __init__(
         self, command: Command, *, output: IO[bytes] | int, pass_fds: Sequence[int] = ()
@@ -76,29 +79,37 @@ class Child:
         self._command = command
         self._output = output
         self._pass_fds = tuple(pass_fds)
-        self.ended = threading.Event()
         started: Future[subprocess.Popen[bytes]] = Future()
+        self.ended: Future[int] = Future()
+        # It cannot be cancelled, so whoever awaits it may be.
+        self.ended.set_running_or_notify_cancel()
         name = f"runs {Path(command.argv[0]).name}"
         threading.Thread(target=self._run, args=(started,), name=name, daemon=True).start()
         self.popen = started.result()
 
     def _run(self, started: Future[subprocess.Popen[bytes]]) -> None:
         try:
-            process = subprocess.Popen(  # noqa: S603 - the command is ours
-                self._command.launched(),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                env=dict(self._command.environ),
-                pass_fds=self._pass_fds,
-                start_new_session=True,
-            )
+            process = self._start()
         except OSError as error:
             started.set_exception(error)
             return
         started.set_result(process)
-        process.wait()
-        self.ended.set()
+        # Not reaped yet, it keeps its id, and so its group's, from being given to others.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        self.ended.set_result(process.wait())
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - the command is ours
+            self._command.launched(),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env=dict(self._command.environ),
+            pass_fds=self._pass_fds,
+            start_new_session=True,
+        )
 
     @property
     def pid(self) -> int:
@@ -106,22 +117,21 @@ class Child:
 
     @property
     def is_running(self) -> bool:
-        return not self.ended.is_set()
+        return not self.ended.done()
 
-    @property
-    def exit_code(self) -> int | None:
-        """As a shell says it: negative for the signal that ended it."""
-        return self.popen.returncode
+    def send(self, number: signal.Signals) -> None:
+        """Signal it, unless it has ended."""
+        self.popen.send_signal(number)
 
     def stop(self, escalation: Escalation) -> None:
         """End it, more and more firmly; returns when it is gone."""
         for number, seconds in escalation:
-            if self.is_running:
-                self.popen.send_signal(number)
-            if self.ended.wait(seconds):
+            self.send(number)
+            with suppress(TimeoutError):
+                self.ended.result(seconds)
                 return
-        self.popen.kill()
-        self.ended.wait()
+        self.send(signal.SIGKILL)
+        self.ended.result()
 
 
 KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")

@@ -85,14 +85,26 @@ class EmbeddedValkey:
         """Return when the server answers."""
         self._folder.open()
         try:
-            stop_recorded(self._record, STOP)
-            self._sockets = self._folder.sockets(SOCKET)
-            self.data.mkdir(mode=0o700, exist_ok=True)
-            if not self._serve():
-                self._set_aside_damage()
+            self.restart()
         except BaseException:
             self.stop()
             raise
+
+    def restart(self) -> None:
+        """Start again a server that has died; its URL stays the same."""
+        stop_recorded(self._record, STOP)
+        self._sockets = self._folder.sockets(SOCKET)
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        if not self._serve():
+            self._set_aside_damage()
+
+    def clean_up(self) -> None:
+        """End what a killed runner left behind, and start nothing."""
+        self._folder.open()
+        try:
+            stop_recorded(self._record, STOP)
+        finally:
+            self._folder.close()
 
     def stop(self) -> None:
         """Return when the server is gone, with everything written. Idempotent."""

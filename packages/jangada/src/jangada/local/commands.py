@@ -1,0 +1,61 @@
+"""`jangada up`: the whole platform on this machine, with one command."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jangada.config import load_settings
+from jangada.local.output import JsonOutput, TerminalOutput
+from jangada.local.platforms import Options
+from jangada.local.up import run
+
+
+def register(app: typer.Typer) -> None:
+    app.command("up")(up)
+
+
+def up(
+    *,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port of the API; 0 takes free ones. Default: JANGADA_API__PORT."
+        ),
+    ] = None,
+    management_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of health and metrics; follows --port 0."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Worker processes. Default: JANGADA_WORKER__PROCESSES."),
+    ] = None,
+    data_dir: Annotated[
+        Path, typer.Option(help="Where the data lies between runs.", file_okay=False)
+    ] = Path(".jangada"),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the data of earlier runs first.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line, for scripts.")
+    ] = False,
+) -> None:
+    """Run the whole platform on this machine: servers, API, dispatcher and workers.
+
+    PostgreSQL and Valkey are embedded unless JANGADA_DATABASE__URL or JANGADA_VALKEY__URL name
+    others. Ctrl-C stops everything in order; a second one does not wait for running jobs.
+    """
+    settings = load_settings()
+    taken = settings.api.port if port is None else port
+    follows = 0 if port == 0 else settings.api.management_port
+    options = Options(
+        data_dir=data_dir,
+        port=taken,
+        management_port=follows if management_port is None else management_port,
+        workers=workers or settings.worker.processes,
+        fresh=fresh,
+    )
+    output = JsonOutput() if as_json else TerminalOutput()
+    raise typer.Exit(asyncio.run(run(options, settings, output)))

@@ -1,0 +1,180 @@
+"""What `jangada up` says: tidy lines for people, or one JSON object a line for scripts.
+
+Lines are written by a thread of their own: a reader that stops reading never stops the platform.
+What it misses is in the log files.
+"""
+
+import json
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+LINES_KEPT = 1000
+
+COLOURS = {
+    "api": "cyan",
+    "worker": "green",
+    "dispatcher": "magenta",
+    "postgres": "blue",
+    "valkey": "yellow",
+}
+
+LEVELS = {"warning": "yellow", "error": "red", "critical": "bold red"}
+
+OMITTED = frozenset(
+    {
+        "event",
+        "exception",
+        "level",
+        "logger",
+        "parent_span_id",
+        "pid",
+        "request_id",
+        "service",
+        "span_id",
+        "timestamp",
+        "trace_id",
+    }
+)
+"""Fields of a log line that the log files keep and a tidy line leaves out."""
+
+
+class Output(Protocol):
+    """Where events go. `event` is a stable word; the fields are for scripts as for people."""
+
+    def say(self, event: str, **fields: Any) -> None: ...  # noqa: ANN401 - any JSON
+
+    def close(self) -> None: ...
+
+
+class Lines:
+    """Writes lines in the background; drops them when nobody reads."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._queue: queue.Queue[str | None] = queue.Queue(LINES_KEPT)
+        self._thread = threading.Thread(target=self._write, name="writes lines", daemon=True)
+        self._thread.start()
+
+    def put(self, line: str) -> None:
+        try:
+            self._queue.put_nowait(line)
+        except queue.Full:
+            return
+
+    def close(self) -> None:
+        """Give a reader a moment for what is left."""
+        try:
+            self._queue.put(None, timeout=1.0)
+        except queue.Full:
+            return
+        self._thread.join(timeout=1.0)
+
+    def _write(self) -> None:
+        while (line := self._queue.get()) is not None:
+            try:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                continue  # the reader has gone; nobody else wants these lines
+
+
+class JsonOutput:
+    """One JSON object a line: `{"event": …, …}`."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._lines = Lines(stream or sys.stdout)
+
+    def say(self, event: str, **fields: Any) -> None:  # noqa: ANN401 - any JSON
+        self._lines.put(json.dumps({"event": event, **fields}, default=str))
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+class TerminalOutput:
+    """Lines to read, each with the time and a coloured name of who it is about."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self._lines = Lines(stream or sys.stdout)
+
+    def say(self, event: str, **fields: Any) -> None:  # noqa: ANN401 - any JSON
+        for text in SENTENCES[event](fields):
+            with self._console.capture() as captured:
+                self._console.print(text, end="")
+            self._lines.put(captured.get())
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+def _line(name: str, message: str, style: str = "") -> Text:
+    now = f"{datetime.now().astimezone():%H:%M:%S}"
+    colour = COLOURS.get(name, "white")
+    return Text.assemble((now, "dim"), " ", (f"{name:<10}", colour), " ", (message, style))
+
+
+def _logged(fields: dict[str, Any]) -> list[Text]:
+    record = fields["record"]
+    level = LEVELS.get(str(record.get("level")), "")
+    line = _line(fields["process"], printable(str(record.get("event", ""))), level)
+    rest = [f"{k}={printable(_word(v))}" for k, v in record.items() if k not in OMITTED]
+    line.append("  " + " ".join(rest), "dim") if rest else None
+    trace = str(record.get("exception", "")).splitlines()
+    return [line, *(Text(f"{'':20}{printable(text)}", level) for text in trace)]
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would act on."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def _ready(fields: dict[str, Any]) -> list[Text]:
+    rows = [("API", fields["api_url"]), ("Documentation", f"{fields['api_url']}/docs")]
+    rows += [("Health and metrics", fields["management_url"]), ("Data", fields["data_dir"])]
+    title = Text(f"Jangada is afloat after {fields['seconds']} s.", "bold green")
+    table = [Text.assemble(f"  {name:<20}", (str(value), "bold")) for name, value in rows]
+    return [Text(), title, *table, Text("  Ctrl-C stops it.", "dim"), Text()]
+
+
+def _demo(fields: dict[str, Any]) -> list[Text]:
+    return [
+        Text("A demo account was made; its password is shown this once:", "bold"),
+        Text.assemble("  e-mail    ", (fields["email"], "bold")),
+        Text.assemble("  password  ", (fields["password"], "bold")),
+        Text(f"  It is kept in {fields['file']}, which only you can read.", "dim"),
+    ]
+
+
+def _exited(fields: dict[str, Any]) -> list[Text]:
+    message = f"ended ({fields['reason']}); starting it again in {fields['restart_in']} s"
+    return [_line(fields["process"], message, "red")]
+
+
+SENTENCES: dict[str, Callable[[dict[str, Any]], list[Text]]] = {
+    "starting": lambda f: [_line(f["process"], "starting …", "dim")],
+    "started": lambda f: [_line(f["process"], f"ready after {f['seconds']} s")],
+    "demo": _demo,
+    "ready": _ready,
+    "log": _logged,
+    "exited": _exited,
+    "cleaned": lambda f: [_line("up", f"cleaned up after an earlier run: {f['what']}", "yellow")],
+    "warning": lambda f: [_line("up", f["detail"], "yellow")],
+    "stopping": lambda f: [_line("up", f"stopping ({f['reason']}); again to hurry", "bold")],
+    "hurrying": lambda _: [_line("up", "stopping now, without waiting for jobs", "bold yellow")],
+    "stopped": lambda f: [_line(f["process"], "stopped", "dim")],
+    "error": lambda f: [Text(f"jangada up: {f['detail']}", "bold red")],
+    "finished": lambda f: [_line("up", f"everything has stopped; the data is in {f['data_dir']}")],
+}
+"""Every event that there is, and how it reads."""

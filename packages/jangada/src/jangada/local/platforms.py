@@ -1,0 +1,181 @@
+"""One local platform: its servers and programs, the order in which they start and stop.
+
+Start: servers, schema, demo account, then dispatcher, worker and api together. Stop, one after the
+other: api, worker (its jobs are drained), dispatcher, Valkey, PostgreSQL.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jangada.config import Settings
+from jangada.local.children import Program, Supervised, end_marked, run_to_end
+from jangada.local.data_folder import DataFolder
+from jangada.local.errors import DataUnusable, ServerFailed
+from jangada.local.output import Output
+from jangada.local.postgres import EmbeddedPostgres
+from jangada.local.servers import Kept
+from jangada.local.valkey import EmbeddedValkey
+
+MARGIN = timedelta(seconds=10)
+"""How much longer than its own limit a child may take to stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the person asked for."""
+
+    data_dir: Path
+    port: int
+    management_port: int
+    workers: int
+    fresh: bool
+
+
+class Platform:
+    """One platform in one folder, which is held by whoever runs it."""
+
+    def __init__(
+        self, options: Options, settings: Settings, folder: DataFolder, output: Output
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._folder = folder
+        self._output = output
+        self._environ = dict(os.environ)
+        self._servers: list[Kept] = []
+        self._children: list[Supervised] = []
+
+    async def start(self) -> None:
+        """Return when everything is ready. Raises a `JangadaError`; `stop` is due in any case."""
+        begun = time.monotonic()
+        await asyncio.to_thread(self._clean_up)
+        self._embed_servers()
+        await _all(server.start() for server in self._servers)
+        self._set_environment()
+        await self._prepare()
+        urls = await self._start_children()
+        seconds = round(time.monotonic() - begun, 1)
+        self._output.say("ready", **urls, data_dir=str(self._folder.path), seconds=seconds)
+
+    async def stop(self, hurry: asyncio.Event) -> None:
+        """Return when no process is left."""
+        for child in reversed(self._children):
+            await child.stop(hurry)
+        for server in reversed(self._servers):
+            await server.stop()
+
+    @property
+    def _postgres(self) -> EmbeddedPostgres:
+        return EmbeddedPostgres(
+            self._folder.path / "postgres", max_connections=60 + 20 * self._options.workers
+        )
+
+    def _clean_up(self) -> None:
+        """End what a killed run left behind; and start empty if that is wanted."""
+        left = end_marked(self._folder.path)
+        if left:
+            self._output.say("cleaned", what=f"{left} processes were still running")
+        if self._options.fresh:
+            self._postgres.clean_up()
+            EmbeddedValkey(self._folder.path / "valkey").clean_up()
+            self._folder.erase()
+
+    def _embed_servers(self) -> None:
+        """The servers, unless the environment names others."""
+        if not _is_set(self._environ, "JANGADA_DATABASE__URL"):
+            self._servers.append(Kept("postgres", self._postgres, self._output))
+        if not _is_set(self._environ, "JANGADA_VALKEY__URL"):
+            valkey = EmbeddedValkey(self._folder.path / "valkey")
+            self._servers.append(Kept("valkey", valkey, self._output))
+
+    def _set_environment(self) -> None:
+        """What the children are told; secrets travel this way only."""
+        told = {server.setting: server.server.url for server in self._servers}
+        if not _is_set(self._environ, "JANGADA_AUTH__MASTER_KEY"):
+            told["JANGADA_AUTH__MASTER_KEY"] = self._folder.master_key()
+        if not _is_set(self._environ, "JANGADA_STORAGE__URL"):
+            told["JANGADA_STORAGE__URL"] = (self._folder.path / "files").as_uri()
+        told["JANGADA_ENVIRONMENT"] = self._environ.get("JANGADA_ENVIRONMENT", "development")
+        self._folder.write_environment(told)
+        told |= {
+            "JANGADA_API__PORT": str(self._options.port),
+            "JANGADA_API__MANAGEMENT_PORT": str(self._options.management_port),
+            "JANGADA_WORKER__MANAGEMENT_PORT": "0",
+            "JANGADA_WORKER__PROCESSES": str(self._options.workers),
+            "JANGADA_TELEMETRY__LOG_FORMAT": "json",
+            "PYTHONUNBUFFERED": "1",
+        }
+        # A direct way to another database would be worse than none.
+        unset = {f"{key}_FILE" for key in told}
+        if "JANGADA_DATABASE__URL" in told:
+            unset |= {"JANGADA_DATABASE__DIRECT_URL", "JANGADA_DATABASE__DIRECT_URL_FILE"}
+            unset |= {"JANGADA_DATABASE__TRANSACTION_POOLING"}
+        kept = {key: value for key, value in self._environ.items() if key not in unset}
+        self._environ = kept | told
+
+    def _program(
+        self,
+        name: str,
+        *arguments: str,
+        grace: timedelta = timedelta(0),
+    ) -> Program:
+        """A module of ours, run by the same interpreter."""
+        return Program(
+            name=name,
+            argv=[sys.executable, "-m", *arguments],
+            environ=self._environ,
+            folder=self._folder.path,
+            log=self._folder.log(name),
+            grace=grace + MARGIN,
+        )
+
+    async def _prepare(self) -> None:
+        """The schema; and the demo account in a database of our own."""
+        is_ours = any(server.name == "postgres" for server in self._servers)
+        demo = self._folder.new_demo() if is_ours else None
+        arguments = [str(demo.path)] if demo else []
+        program = self._program("prepare", "jangada.local.prepare", *arguments)
+        said = await run_to_end(program, self._output)
+        if "error" in said:
+            kind = ServerFailed if said.get("is_temporary") else DataUnusable
+            raise kind(said["error"])
+        if demo:
+            demo.keep()
+            self._output.say("demo", email=demo.email, password=demo.password, file=str(demo.path))
+
+    async def _start_children(self) -> dict[str, str]:
+        """Start all at once; where the api can be reached."""
+        settings = self._settings
+        dispatcher = self._program("dispatcher", "jangada", "dispatcher")
+        worker = self._program("worker", "jangada", "worker", grace=settings.worker.drain_timeout)
+        api = self._program("api", "jangada", "api", grace=settings.api.shutdown_timeout)
+        self._children = [Supervised(p, self._output) for p in (dispatcher, worker, api)]
+        *_, urls = await _all(child.start() for child in self._children)
+        ports = {
+            "JANGADA_API__PORT": urls["api_url"],
+            "JANGADA_API__MANAGEMENT_PORT": urls["management_url"],
+        }
+        # Should it be started again, it is found where it was.
+        self._children[-1].pin({key: str(urlsplit(url).port) for key, url in ports.items()})
+        return {"api_url": urls["api_url"], "management_url": urls["management_url"]}
+
+
+def _is_set(environ: Mapping[str, str], key: str) -> bool:
+    """Whether the environment gives a setting, itself or as a file."""
+    return key in environ or f"{key}_FILE" in environ
+
+
+async def _all[T](works: Iterable[Awaitable[T]]) -> list[T]:
+    """Do all at once and wait for all, also when one fails or is cancelled."""
+    results = await asyncio.gather(*works, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
