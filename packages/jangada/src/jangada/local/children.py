@@ -47,6 +47,8 @@ class Program:
     folder: Path
     log: Path
     grace: timedelta = timedelta(seconds=20)
+    is_quiet: bool = False
+    """Whether only its warnings and errors are passed on; its log file has all it says."""
 
     def command(self, environ: Mapping[str, str]) -> Command:
         return Command(
@@ -109,7 +111,7 @@ async def alive(
         child = Child(command, output=words.writing, pass_fds=[said.writing])
         said.close_writing()
         words.close_writing()
-        hearing = asyncio.create_task(_hear(words, program.name, output, log))
+        hearing = asyncio.create_task(_hear(words, program, output, log))
         try:
             yield child, said
         finally:
@@ -119,10 +121,12 @@ async def alive(
             hearing.cancel()
 
 
-async def _hear(words: Pipe, name: str, output: Output, log: LogFile) -> None:
+async def _hear(words: Pipe, program: Program, output: Output, log: LogFile) -> None:
     async for line in lines(words):
         log.write(line)
-        output.say("log", process=name, record=_record(line))
+        record = _record(line)
+        if not (program.is_quiet and record.get("level") in {"debug", "info"}):
+            output.say("log", process=program.name, record=record)
 
 
 def _record(line: bytes) -> dict[str, Any]:
@@ -152,6 +156,8 @@ async def is_healthy(client: httpx.AsyncClient, management_url: str) -> bool:
 
 async def run_to_end(program: Program, output: Output) -> dict[str, str]:
     """Run a program that does one thing, and return what it announced. Raises `ServerFailed`."""
+    output.say("starting", process=program.name)
+    born = time.monotonic()
     log = LogFile(program.log)
     try:
         async with alive(program, {}, output, log) as (child, said):
@@ -161,6 +167,7 @@ async def run_to_end(program: Program, output: Output) -> dict[str, str]:
         log.close()
     if code:
         raise program.failure(f"failed ({reason(code)})")
+    output.say("started", process=program.name, seconds=round(time.monotonic() - born, 1))
     return announced
 
 

@@ -8,10 +8,11 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from jangada.config import Settings
@@ -125,6 +126,7 @@ class Platform:
         name: str,
         *arguments: str,
         grace: timedelta = timedelta(0),
+        is_quiet: bool = False,
     ) -> Program:
         """A module of ours, run by the same interpreter."""
         return Program(
@@ -134,6 +136,7 @@ class Platform:
             folder=self._folder.path,
             log=self._folder.log(name),
             grace=grace + MARGIN,
+            is_quiet=is_quiet,
         )
 
     async def _prepare(self) -> None:
@@ -141,7 +144,8 @@ class Platform:
         is_ours = any(server.name == "postgres" for server in self._servers)
         demo = self._folder.new_demo() if is_ours else None
         arguments = [str(demo.path)] if demo else []
-        program = self._program("prepare", "jangada.local.prepare", *arguments)
+        module = "jangada.local.prepare"
+        program = self._program("schema", module, *arguments, is_quiet=True)
         said = await run_to_end(program, self._output)
         if "error" in said:
             kind = ServerFailed if said.get("is_temporary") else DataUnusable
@@ -172,10 +176,15 @@ def _is_set(environ: Mapping[str, str], key: str) -> bool:
     return key in environ or f"{key}_FILE" in environ
 
 
-async def _all[T](works: Iterable[Awaitable[T]]) -> list[T]:
-    """Do all at once and wait for all, also when one fails or is cancelled."""
-    results = await asyncio.gather(*works, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if not isinstance(result, BaseException)]
+async def _all[T](works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do all at once. The first failure ends the others, and none is left under way."""
+    tasks = [asyncio.create_task(work) for work in works]
+    if not tasks:
+        return []
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    return [task.result() for task in sorted(tasks, key=asyncio.Task.cancelled)]
