@@ -156,7 +156,7 @@ def test_a_section_as_a_whole_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_section_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     setenv(monkeypatch, API="port=8001")
-    with pytest.raises(InvalidSettings, match="api"):
+    with pytest.raises(InvalidSettings, match="JANGADA_API: a section given as a whole"):
         load_settings()
 
 

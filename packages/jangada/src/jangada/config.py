@@ -8,6 +8,7 @@ says what the setting does, when to change it, and why.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -21,6 +22,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import (
@@ -38,12 +40,18 @@ from jangada.environment import (
     InvalidSettings,
     comma_separated,
     explain,
+    faulty,
     json_object,
     keys_of,
+    postgresql_url,
     unknown_keys_of,
+    valkey_url,
 )
+from jangada.errors import FieldError
 
 MASTER_KEY_BYTES: Final = 32
+BEATS: Final = 3
+"""Fewer lost beats than these do not make a worker dead."""
 
 
 class Environment(StrEnum):
@@ -104,13 +112,13 @@ class DatabaseSettings(Section):
         "prepared statements are then not used on it.",
     )
 
-    @field_validator("url", "direct_url")
+    _understood = field_validator("url", "direct_url")(postgresql_url)
+
+    @field_validator("transaction_pooling")
     @classmethod
-    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(
-            ("postgresql://", "postgres://")
-        ):
-            raise ValueError("must be a postgresql:// URL")
+    def _beside_the_pooler(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("direct_url", "wrong itself") is None:
+            raise ValueError("needs JANGADA_DATABASE__DIRECT_URL: a pooler keeps no session")
         return value
 
     @property
@@ -135,12 +143,7 @@ class ValkeySettings(Section):
         description="How long one command may take before Valkey counts as absent.",
     )
 
-    @field_validator("url")
-    @classmethod
-    def _redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must be a redis://, rediss:// or unix:// URL")
-        return value
+    _understood = field_validator("url")(valkey_url)
 
 
 class PasswordSettings(Section):
@@ -303,6 +306,7 @@ class StorageSettings(Section):
     )
     options: Annotated[dict[str, str], NoDecode, BeforeValidator(json_object)] = Field(
         default_factory=dict,
+        repr=False,  # keys of object stores are given here
         description='Options of the object store as JSON, such as `{"endpoint": "…", "region": '
         '"…"}`.',
     )
@@ -352,6 +356,7 @@ class JobsSettings(Section):
         description="A worker silent for so long counts as dead and its jobs start elsewhere. At "
         "least three beats.",
     )
+
     sweep_interval: Duration = Field(
         timedelta(seconds=1), description="How often dead workers are looked for."
     )
@@ -367,6 +372,13 @@ class JobsSettings(Section):
         ge=1,
         description="Messages kept ready per queue, at least; live slots if they are more.",
     )
+
+    @field_validator("worker_timeout")
+    @classmethod
+    def _three_beats(cls, value: timedelta, info: ValidationInfo) -> timedelta:
+        if value < BEATS * info.data.get("beat_interval", timedelta(0)):
+            raise ValueError(f"must be at least {BEATS} times JANGADA_JOBS__BEAT_INTERVAL")
+        return value
 
 
 class WorkerSettings(Section):
@@ -471,6 +483,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         raise explain(error, Settings) from None
     except SettingsError as error:
-        raise InvalidSettings(
-            f"{PREFIX}*: a section given as a whole must be JSON ({error})"
-        ) from None
+        section = re.search(r'field "(\w+)"', str(error))
+        key = PREFIX + (section[1].upper() if section else "*")
+        detail = "a section given as a whole must be a JSON object"
+        raise faulty([FieldError(key, InvalidSettings.code, detail)]) from None

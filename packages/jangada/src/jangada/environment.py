@@ -7,12 +7,15 @@ are. A fault names the key and never the value, which may be a secret.
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, override
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from jangada.errors import FieldError, Invalid
@@ -23,6 +26,9 @@ EXTRA_KEYS = frozenset({"JANGADA_TOKEN"})
 """Variables that commands read and that are no settings."""
 
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_WRITTEN_DURATION = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(UNITS)})?")
+
+LONGEST_FILE = 1024 * 1024
 
 
 class InvalidSettings(Invalid):
@@ -33,23 +39,54 @@ class InvalidSettings(Invalid):
 
 def _duration(value: object) -> object:
     """Plain numbers are seconds; `500ms`, `30s`, `15m`, `1h`, `7d` and ISO 8601 are understood."""
-    if not isinstance(value, str):
+    written = _WRITTEN_DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if written is None:
         return value
-    for suffix, unit in {**UNITS, "": 1}.items():
-        number = value.removesuffix(suffix).strip()
-        if value.endswith(suffix) and number.replace(".", "", 1).isdigit():
-            return timedelta(seconds=float(number) * unit)
-    return value
+    try:
+        return timedelta(seconds=float(written[1]) * UNITS[written[2] or "s"])
+    except OverflowError:
+        raise ValueError("is longer than a duration can be") from None
 
 
 def comma_separated(value: object) -> object:
-    if isinstance(value, str) and not value.lstrip().startswith("["):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
+    """`a, b`; a JSON list is understood, too."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def json_object(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
+
+
+def postgresql_url(value: SecretStr | None) -> SecretStr | None:
+    """Refuse what libpq does not understand; its own message would quote the URL."""
+    if value is None:
+        return None
+    url = value.get_secret_value()
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be a postgresql:// URL")
+    try:
+        conninfo_to_dict(url)
+    except psycopg.Error:
+        raise ValueError("is no URL that libpq understands") from None
+    return value
+
+
+def valkey_url(value: SecretStr) -> SecretStr:
+    """Refuse what redis-py does not understand; its own message would quote the URL."""
+    from redis.connection import parse_url  # noqa: PLC0415 - not every command pays for it
+
+    url = value.get_secret_value()
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must be a redis://, rediss:// or unix:// URL")
+    try:
+        parse_url(url)  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError):
+        raise ValueError("is no URL that redis-py understands") from None
+    return value
 
 
 type Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
@@ -70,7 +107,7 @@ def unknown_keys_of(
 ) -> Iterator[tuple[str, str | None]]:
     """Keys outside the model's sections that it doesn't read, each with the nearest one it does."""
     known = list(keys_of(model))
-    sections = tuple(f"{PREFIX}{name.upper()}" for name in model.model_fields)
+    sections = {f"{PREFIX}{name.upper()}" for name in model.model_fields} - set(known)
     inside = tuple(f"{section}__" for section in sections)
     for key in sorted(environ):
         if not key.startswith(PREFIX) or key in EXTRA_KEYS or key in sections:
@@ -84,24 +121,42 @@ def _nearest(key: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(key, known, 1)), None)
 
 
-def _fault(key: str, detail: str) -> InvalidSettings:
-    return InvalidSettings(f"{key}: {detail}", errors=[FieldError(key, "settings.invalid", detail)])
+def faulty(faults: list[FieldError]) -> InvalidSettings:
+    """The error that names all of them."""
+    text = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+    return InvalidSettings(text, errors=faults)
 
 
 def _with_files(model: type[BaseModel], environ: Mapping[str, str]) -> dict[str, str]:
     """The environment with each `KEY_FILE` replaced by `KEY` and the file's content."""
     resolved = dict(environ)
+    faults = []
     for key in keys_of(model):
         path = resolved.pop(f"{key}_FILE", None)
         if path is None:
             continue
         if key in resolved:
-            raise _fault(key, f"{key} and {key}_FILE are both set; unset one")
+            detail = f"{key} and {key}_FILE are both set; unset one"
+            faults.append(FieldError(key, InvalidSettings.code, detail))
+            continue
         try:
-            resolved[key] = Path(path).read_text(encoding="utf-8").strip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise _fault(f"{key}_FILE", f"cannot be read: {error}") from error
+            resolved[key] = _content(path)
+        except (OSError, ValueError) as error:
+            # Neither the path, which may be a secret set in the wrong variable, nor the content.
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text of at most 1 MiB"
+            detail = f"cannot be read: {reason}"
+            faults.append(FieldError(f"{key}_FILE", InvalidSettings.code, detail))
+    if faults:
+        raise faulty(faults)
     return resolved
+
+
+def _content(path: str) -> str:
+    with Path(path).open("rb") as file:
+        content = file.read(LONGEST_FILE + 1)
+    if len(content) > LONGEST_FILE:
+        raise ValueError("too long")
+    return content.decode("utf-8").strip("\r\n")
 
 
 class EnvironmentVariables(EnvSettingsSource):
@@ -109,20 +164,32 @@ class EnvironmentVariables(EnvSettingsSource):
 
     @override
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        resolved = _with_files(self.settings_cls, os.environ)
-        return {key.lower(): value for key, value in resolved.items()}
+        ours = {key: value for key, value in os.environ.items() if _is_ours(key)}
+        return {key.lower(): value for key, value in _with_files(self.settings_cls, ours).items()}
+
+
+def _is_ours(key: str) -> bool:
+    """`jangada_api__port` is another variable than `JANGADA_API__PORT`, and nobody's."""
+    return key.startswith(PREFIX) and key == key.upper()
 
 
 def explain(error: ValidationError, model: type[BaseSettings]) -> InvalidSettings:
     """The same faults, each with its key and without its value."""
     known = list(keys_of(model))
-    faults = []
+    faults: dict[str, FieldError] = {}
     for fault in error.errors(include_input=False, include_url=False, include_context=False):
-        key = PREFIX + "__".join(str(part).upper() for part in fault["loc"])
+        parts = [str(part).upper() for part in fault["loc"]]
+        key = _variable(parts, known)
         detail = fault["msg"]
         if fault["type"] == "extra_forbidden":
             match = _nearest(key, known)
             detail = f"no such setting; did you mean {match}?" if match else "no such setting"
-        faults.append(FieldError(key, "settings.invalid", detail))
-    text = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
-    return InvalidSettings(text, errors=faults)
+        # A value that may be of several types has one fault per type: the first says enough.
+        faults.setdefault(key, FieldError(key, InvalidSettings.code, detail))
+    return faulty(list(faults.values()))
+
+
+def _variable(parts: list[str], known: list[str]) -> str:
+    """The variable that a fault lies in: a list's or an object's own parts are none."""
+    keys = [PREFIX + "__".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return next((key for key in keys if key in known), keys[-1])
