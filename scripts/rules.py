@@ -26,7 +26,7 @@ OPENS = {
     *("load_settings", "Settings", "open_runtime", "FastAPI", "ThreadPoolExecutor"),
 }
 GOES_OUT = {
-    *("AsyncClient", "Client", "create_engine", "create_async_engine", "AsyncConnectionPool"),
+    *("AsyncClient", "httpx.Client", "AsyncConnectionPool"),
     *("open_connection", "open_unix_connection", "create_connection", "urlopen", "getaddrinfo"),
     *("psycopg.connect", "AsyncConnection.connect", "Connection.connect", "Redis.from_url"),
     *("redis.Redis", "Redis", "OTLPSpanExporter", "subprocess.run", "subprocess.check_output"),
@@ -34,6 +34,8 @@ GOES_OUT = {
     *(f"httpx.{verb}" for verb in ("get", "post", "put", "patch", "delete", "request", "stream")),
 }
 DEADLINES = {"asyncio.timeout", "asyncio.wait_for", "anyio.fail_after", "anyio.move_on_after"}
+WITH_DEADLINES = {"arguments"}  # of jangada.connections
+CLAIMS = {"raises", "warns", "fail", "timeout", "wait_for", "fail_after"}
 
 
 def rule(function: Rule) -> Rule:
@@ -110,11 +112,14 @@ def environment(source: Source) -> Iterator[Fault]:
 
 
 def _mentions_timeout(call: ast.Call) -> bool:
-    names = {
-        keyword.arg or "" for node in ast.walk(call) for keyword in getattr(node, "keywords", ())
-    }
-    keys = {node.value for node in ast.walk(call) if isinstance(node, ast.Constant)}
-    return any("timeout" in str(name) for name in names | keys)
+    inside = list(ast.walk(call))
+    words = {keyword.arg for node in inside for keyword in getattr(node, "keywords", ())}
+    words |= {node.value for node in inside if isinstance(node, ast.Constant)}
+    helpers = {called(node) for node in inside if isinstance(node, ast.Call)}
+    is_open = "sock" in words  # whoever opened the socket had the deadline
+    return (
+        is_open or bool(helpers & WITH_DEADLINES) or any("timeout" in str(word) for word in words)
+    )
 
 
 def _is_under_deadline(call: ast.Call) -> bool:
@@ -208,6 +213,11 @@ def mock(source: Source) -> Iterator[Fault]:
             yield node.lineno, "a mock"  # type: ignore[attr-defined] # an import
 
 
+def _is_checked(call: ast.Call) -> bool:
+    values = [keyword.value for keyword in call.keywords if keyword.arg == "check"]
+    return any(isinstance(value, ast.Constant) and value.value is True for value in values)
+
+
 def _claims(function: Function, known: dict[str, Function], seen: frozenset[str]) -> bool:
     """Whether the function, or one of this file's that it calls, can fail a test on purpose."""
     for node in ast.walk(function):
@@ -216,7 +226,7 @@ def _claims(function: Function, known: dict[str, Function], seen: frozenset[str]
         if not isinstance(node, ast.Call):
             continue
         name = called(node).rpartition(".")[2]
-        if name in {"raises", "warns", "fail"} or name.startswith(("assert_", "expect")):
+        if name in CLAIMS or name.startswith(("assert_", "expect")) or _is_checked(node):
             return True
         if name in known and name not in seen and _claims(known[name], known, seen | {name}):
             return True
@@ -225,7 +235,7 @@ def _claims(function: Function, known: dict[str, Function], seen: frozenset[str]
 
 @rule
 def claim(source: Source) -> Iterator[Fault]:
-    """A test asserts something."""
+    """A test asserts something, or waits for it no longer than it may take."""
     known = {function.name: function for function in functions(source)}
     for function in functions(source):
         is_test = source.is_test and function.name.startswith("test_")

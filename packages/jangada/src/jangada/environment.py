@@ -22,8 +22,8 @@ from jangada.errors import FieldError, Invalid
 
 PREFIX = "JANGADA_"
 
-EXTRA_KEYS = frozenset({"JANGADA_TOKEN"})
-"""Variables that commands read and that are no settings."""
+EXTRA_KEYS = frozenset({"JANGADA_TOKEN", "JANGADA_READY_FD"})
+"""Variables that are no settings: a command line's own, and what a supervisor tells its child."""
 
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _WRITTEN_DURATION = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(UNITS)})?")
