@@ -14,11 +14,18 @@ import typer
 from rich.console import Console
 
 from jangada.config import load_settings, unknown_keys
-from jangada.errors import JangadaError, Unavailable
+from jangada.errors import JangadaError, NotFound, Unavailable
+from jangada.telemetry import describe
 
 GROUP = "jangada.commands"
 EXIT_ERROR = 1
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h: trying again later may help
+
+
+class CommandNotInstalled(NotFound):
+    """The command's packages are not installed here, as those of `jangada up` in an image."""
+
+    code = "command.not_installed"
 
 
 def build(command: str | None = None) -> typer.Typer:
@@ -43,10 +50,20 @@ def _registrations(command: str | None) -> Iterable[Callable[[typer.Typer], None
     """What registers the command, or everything where no entry point bears its name.
 
     Loading one entry point instead of all keeps `jangada migrate` from importing a web framework.
+    A command whose packages are absent is not offered, and says so when it is called.
     """
     entries = entry_points(group=GROUP)
     chosen = entries.select(name=command) if command in entries.names else entries
-    return {entry.value: entry.load() for entry in sorted(chosen, key=lambda e: e.name)}.values()
+    found = {}
+    for entry in sorted(chosen, key=lambda entry: entry.name):
+        try:
+            found[entry.value] = entry.load()
+        except ModuleNotFoundError as error:
+            if entry.name == command:
+                raise CommandNotInstalled(
+                    f"`jangada {command}` needs the package {error.name}, which is not installed."
+                ) from error
+    return found.values()
 
 
 config = typer.Typer(help="Look at the settings.", no_args_is_help=True)
@@ -84,8 +101,10 @@ def main() -> None:
     try:
         build(next(iter(sys.argv[1:]), None))()
     except JangadaError as error:
+        cause = error.__cause__ if isinstance(error, Unavailable) else None
+        reason = f" ({' '.join(describe(cause).split())})" if cause is not None else ""
         Console(stderr=True).print(
-            f"jangada: {error.detail}", style="red", markup=False, soft_wrap=True
+            f"jangada: {error.detail}{reason}", style="red", markup=False, soft_wrap=True
         )
         sys.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_ERROR)
 

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -13,13 +13,16 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from jangada.config import Settings, ValkeySettings
+from jangada.config import Settings, ValkeySettings, load_settings, unknown_keys
 from jangada.crud import CursorSigner
 from jangada.db import Database, Notice, utc_now
 from jangada.environment import InvalidSettings
 from jangada.errors import FieldError
+from jangada.telemetry import configure_logging, get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.signals import tell
+
+log = get_logger(__name__)
 
 
 class Clock(Protocol):
@@ -46,6 +49,19 @@ class Runtime:
     queue: QueueClient
     clock: Clock
     cursors: CursorSigner
+
+
+def start(service: str) -> Settings:
+    """How every long-running command begins: settings are read, logs are set up.
+
+    A variable that looks like a setting and is none is warned about, with the nearest name: it may
+    be a slip, or something that Kubernetes injected. Raises `InvalidSettings`.
+    """
+    settings = load_settings()
+    configure_logging(settings.telemetry, service)
+    for variable, nearest in unknown_keys():
+        log.warning("unknown setting ignored", variable=variable, nearest=nearest)
+    return settings
 
 
 def master_key(settings: Settings) -> bytes:
@@ -90,12 +106,11 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """The runtime of one process. Nothing is connected to yet: each part may be absent."""
     cursors = CursorSigner(derived_key(settings, "cursor"))
-    database = Database(settings.database, application_name=application_name)
-    valkey = open_valkey(settings.valkey)
-    queue = QueueClient(valkey, deadline=settings.valkey.command_timeout)
-    database.notify = partial(_tell, queue)
-    try:
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database, application_name=application_name)
+        stack.push_async_callback(database.close)
+        valkey = open_valkey(settings.valkey)
+        stack.push_async_callback(valkey.aclose)
+        queue = QueueClient(valkey, deadline=settings.valkey.command_timeout)
+        database.notify = partial(_tell, queue)
         yield Runtime(settings, database, valkey, queue, clock or SystemClock(), cursors)
-    finally:
-        await valkey.aclose()
-        await database.close()

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from jangada.config import load_settings
 from jangada.migrations import run
-from jangada.telemetry import configure_logging
+from jangada.runtime import start
 
 
 def register(app: typer.Typer) -> None:
@@ -20,8 +19,7 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring the database's schema to what this release needs. Safe to run any number of times."""
-    settings = load_settings()
-    configure_logging(settings.telemetry, "jangada-migrate")
+    settings = start("jangada-migrate")
     if check:
         _check(run.current(settings.database))
         return
