@@ -30,6 +30,7 @@ LEVELS = {"warning": "yellow", "error": "red", "critical": "bold red"}
 OMITTED = frozenset(
     {
         "event",
+        "bytes_sent",
         "exception",
         "level",
         "logger",
@@ -38,11 +39,18 @@ OMITTED = frozenset(
         "request_id",
         "service",
         "span_id",
+        "tenant_id",
         "timestamp",
         "trace_id",
     }
 )
 """Fields of a log line that the log files keep and a tidy line leaves out."""
+
+
+REQUEST_ORDER = ("method", "route", "status", "duration_seconds")
+
+REQUEST = frozenset(REQUEST_ORDER)
+"""The fields by which a line of an access log is known."""
 
 
 class Output(Protocol):
@@ -122,13 +130,21 @@ def _line(name: str, message: str, style: str = "") -> Text:
 
 
 def _logged(fields: dict[str, Any]) -> list[Text]:
-    record = fields["record"]
+    record = dict(fields["record"])
     level = LEVELS.get(str(record.get("level")), "")
-    line = _line(fields["process"], printable(str(record.get("event", ""))), level)
+    line = _line(fields["process"], printable(_message(record)), level)
     rest = [f"{k}={printable(_word(v))}" for k, v in record.items() if k not in OMITTED]
-    line.append("  " + " ".join(rest), "dim") if rest else None
+    line.append("".join(f"  {word}" for word in rest), "dim")
     trace = str(record.get("exception", "")).splitlines()
     return [line, *(Text(f"{'':20}{printable(text)}", level) for text in trace)]
+
+
+def _message(record: dict[str, Any]) -> str:
+    """What happened, in a few words. Takes the fields that it says out of the record."""
+    if record.keys() >= REQUEST:
+        method, route, status, seconds = (record.pop(name) for name in REQUEST_ORDER)
+        return f"{method} {route} {status} {float(seconds) * 1000:.0f} ms"
+    return str(record.get("event", ""))
 
 
 def _word(value: object) -> str:
@@ -170,7 +186,6 @@ SENTENCES: dict[str, Callable[[dict[str, Any]], list[Text]]] = {
     "log": _logged,
     "exited": _exited,
     "cleaned": lambda f: [_line("up", f"cleaned up after an earlier run: {f['what']}", "yellow")],
-    "warning": lambda f: [_line("up", f["detail"], "yellow")],
     "stopping": lambda f: [_line("up", f"stopping ({f['reason']}); again to hurry", "bold")],
     "hurrying": lambda _: [_line("up", "stopping now, without waiting for jobs", "bold yellow")],
     "stopped": lambda f: [_line(f["process"], "stopped", "dim")],
