@@ -10,6 +10,7 @@ import ast
 import contextlib
 import fcntl
 import functools
+import glob
 import hashlib
 import os
 import shutil
@@ -154,6 +155,8 @@ def uv_environment() -> Mapping[str, str]:
     }
     env = {**{key: value for key, value in translated.items() if value}, **os.environ}
     env.setdefault("UV_PYTHON_INSTALL_DIR", str(TOOLS / "python"))
+    if not os.access(Path.home(), os.W_OK):
+        env.setdefault("UV_CACHE_DIR", str(TOOLS / "cache"))
     return env
 
 
@@ -165,7 +168,9 @@ def _candidates(version: str) -> Iterator[Path]:
     for folder in os.get_exec_path():
         yield Path(folder) / f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    yield from sorted(pyenv.glob(f"versions/{version}*/bin/python{version}"), reverse=True)
+    # Unlike Path.glob, this one passes over folders that it may not read.
+    behind = glob.glob(f"{pyenv}/versions/{version}*/bin/python{version}")  # noqa: PTH207 - as said
+    yield from map(Path, sorted(behind, reverse=True))
 
 
 def find_python() -> str | None:
