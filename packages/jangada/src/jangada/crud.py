@@ -35,6 +35,12 @@ class InvalidCursor(Invalid):
     code = "page.invalid_cursor"
 
 
+class InvalidLimit(Invalid):
+    """A page has 1 to 100 rows."""
+
+    code = "page.invalid_limit"
+
+
 class Identified(Protocol):
     """An entity with an `id` column."""
 
@@ -43,13 +49,16 @@ class Identified(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CursorSigner:
-    """Makes cursors that a client can keep but neither read into nor alter (HMAC-SHA-256)."""
+    """Makes cursors that a client can keep but not alter or use elsewhere (HMAC-SHA-256).
+
+    A cursor tells the sort values of the last row, which the client has just seen.
+    """
 
     key: bytes = field(repr=False)
 
     def sign(self, values: Sequence[Any], bound_to: bytes) -> str:
         payload = orjson.dumps(list(values))
-        return base64.urlsafe_b64encode(self._mac(payload, bound_to) + payload).decode().rstrip("=")
+        return _text(self._mac(payload, bound_to) + payload)
 
     def verify(self, cursor: str, bound_to: bytes) -> list[Any]:
         """The values of a cursor that `sign` made for the same list; else `InvalidCursor`."""
@@ -58,13 +67,19 @@ class CursorSigner:
         except (binascii.Error, ValueError) as error:
             raise _invalid_cursor() from error
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(payload, bound_to)):
+        # Base64 reads several texts as the same bytes; only the one that we wrote is a cursor.
+        is_ours = hmac.compare_digest(mac, self._mac(payload, bound_to)) and cursor == _text(raw)
+        if not is_ours:
             raise _invalid_cursor()
         values: list[Any] = orjson.loads(payload)
         return values
 
     def _mac(self, payload: bytes, bound_to: bytes) -> bytes:
         return hmac.digest(self.key, bound_to + payload, "sha256")[:_MAC_BYTES]
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _invalid_cursor() -> InvalidCursor:
@@ -74,11 +89,20 @@ def _invalid_cursor() -> InvalidCursor:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What a client asks for: at most `limit` rows (1…100) after `cursor`."""
+    """What a client asks for: at most `limit` rows (1…100) after `cursor`.
+
+    Raises `InvalidLimit`.
+    """
 
     signer: CursorSigner
     limit: int = DEFAULT_LIMIT
     cursor: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_LIMIT:
+            detail = f"The limit must be 1 to {MAX_LIMIT}."
+            fault = FieldError("?limit", InvalidLimit.code, detail)
+            raise InvalidLimit(detail, errors=[fault])
 
 
 @dataclass(frozen=True, slots=True)
