@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jangada.db import utc_now
-from jangada.jobs.delivery.dispatch import dispatch_round, list_queues, promote, upstream
+from jangada.jobs.delivery.dispatch import dispatch_round, list_queues, promote, survey, upstream
 from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.models import JobState
 
@@ -100,18 +100,30 @@ async def test_due_jobs_are_promoted_and_others_wait(bench: "Bench") -> None:
     await bench.make_due(due)
     await bench.make_due(retry)
     await bench.change(retry, state=JobState.RETRYABLE)
-    promotion = await promote(bench.connection, "default")
-    assert promotion.promoted == 2
-    assert promotion.until_next is not None
-    assert timedelta(minutes=59) < promotion.until_next <= HOUR
+    assert (await survey(bench.connection)).due == {"default"}
+    assert await promote(bench.connection, "default") == 2
+    surveyed = await survey(bench.connection)
+    assert (surveyed.available, surveyed.due) == ({"default"}, frozenset())
+    assert timedelta(minutes=59) < surveyed.until_due["default"] <= HOUR
     states = [(await bench.reload(job)).state for job in (due, retry, later)]
     assert states == [JobState.AVAILABLE, JobState.AVAILABLE, JobState.SCHEDULED]
 
 
-async def test_without_scheduled_jobs_nothing_is_due(bench: "Bench") -> None:
+async def test_a_survey_finds_the_queues_with_work(bench: "Bench") -> None:
+    empty = await survey(bench.connection)
+    assert (empty.available, empty.due, dict(empty.until_due)) == (frozenset(), frozenset(), {})
+    for queue in ("b", "a", "b", "c"):
+        await bench.enqueue(queue=queue)
+    await bench.enqueue(queue="later", scheduled_at=utc_now() + HOUR)
+    await bench.start(await bench.enqueue(queue="running"))
+    surveyed = await survey(bench.connection)
+    assert surveyed.available == {"a", "b", "c"}
+    assert set(surveyed.until_due) == {"later"}
+
+
+async def test_without_scheduled_jobs_nothing_is_promoted(bench: "Bench") -> None:
     await bench.enqueue()
-    promotion = await promote(bench.connection, "default")
-    assert (promotion.promoted, promotion.until_next) == (0, None)
+    assert await promote(bench.connection, "default") == 0
 
 
 async def test_queues_are_those_with_waiting_jobs_or_workers(bench: "Bench") -> None:

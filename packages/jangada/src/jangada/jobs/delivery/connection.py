@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final, LiteralString
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from jangada.db import Database, DatabaseUnavailable, system_scope, translate
@@ -34,8 +35,8 @@ async def indexed_scope(connection: Connection, reason: str) -> AsyncIterator[No
 class DirectConnection:
     """One connection outside pool and pooler, used by one piece of work at a time.
 
-    A piece of work that fails in any way closes it, so that the next one begins on a sound
-    connection. Work must be repeatable: whether it took effect isn't known after an error.
+    Work that fails in a way that leaves it in doubt closes it, so that the next one begins on a
+    sound connection. Work must be repeatable: whether it took effect isn't known after an error.
     """
 
     def __init__(self, database: Database, *, deadline: timedelta) -> None:
@@ -58,8 +59,16 @@ class DirectConnection:
                 await self._close()
                 raise translate(error) or error from error
             except BaseException:
-                await self._close()
+                if not self._is_sound():
+                    await self._close()
                 raise
+
+    def _is_sound(self) -> bool:
+        """Whether the next piece of work may use it: no statement or transaction is under way."""
+        connection = self._connection
+        return connection is not None and (
+            connection.info.transaction_status is TransactionStatus.IDLE
+        )
 
     async def _open(self) -> Connection:
         if self._connection is None or self._connection.closed:

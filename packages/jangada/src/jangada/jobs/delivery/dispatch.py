@@ -4,7 +4,7 @@ Publishing leaves no mark here, so there is no order to get wrong: whatever the 
 row stays `available` until a grant takes it.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +20,7 @@ PROMOTED_AT_ONCE: Final = 1000
 COUNTED_UP_TO: Final = 10_000
 
 # Skips from one value to the next in the index instead of reading all rows of a long queue.
-_QUEUES: Final[LiteralString] = """
+_SKIPPING: Final[LiteralString] = """
     WITH RECURSIVE available AS (
         (SELECT queue FROM jobs WHERE state = 'available' ORDER BY queue LIMIT 1)
         UNION ALL
@@ -35,10 +35,25 @@ _QUEUES: Final[LiteralString] = """
                 ORDER BY queue LIMIT 1)
         FROM due d WHERE d.queue IS NOT NULL
     )
+"""
+
+_SURVEY_QUEUES: Final[LiteralString] = """
+    SELECT queue, true, NULL::interval FROM available WHERE queue IS NOT NULL
+    UNION ALL
+    SELECT queue, false, (
+        SELECT min(scheduled_at) FROM jobs
+        WHERE jobs.queue = due.queue AND state IN ('scheduled', 'retryable')
+    ) - clock_timestamp() FROM due WHERE queue IS NOT NULL
+"""
+
+_NAME_QUEUES: Final[LiteralString] = """
     SELECT queue FROM available WHERE queue IS NOT NULL
     UNION SELECT queue FROM due WHERE queue IS NOT NULL
     UNION SELECT unnest(queues) FROM workers
 """
+
+_SURVEY: Final[LiteralString] = f"{_SKIPPING}{_SURVEY_QUEUES}"
+_QUEUES: Final[LiteralString] = f"{_SKIPPING}{_NAME_QUEUES}"
 
 _PROMOTE: Final[LiteralString] = """
     WITH due AS (
@@ -49,11 +64,6 @@ _PROMOTE: Final[LiteralString] = """
     )
     UPDATE jobs SET state = 'available', revision = revision + 1, updated_at = clock_timestamp()
     FROM due WHERE jobs.tenant_id = due.tenant_id AND jobs.id = due.id
-"""
-
-_UNTIL_NEXT_DUE: Final[LiteralString] = """
-    SELECT min(scheduled_at) - clock_timestamp() FROM jobs
-    WHERE queue = %(queue)s AND state IN ('scheduled', 'retryable')
 """
 
 # The whole order of the index is asked for, because the primary key would do for the tenants alone
@@ -119,20 +129,32 @@ async def list_queues(connection: Connection) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Promotion:
-    """How many rows became available, and how long it is until the next one does (None: never)."""
+class Survey:
+    """Which queues have jobs that may start, and how long it is until others' next one is due."""
 
-    promoted: int
-    until_next: timedelta | None
+    available: frozenset[str]
+    until_due: Mapping[str, timedelta]
+
+    @property
+    def due(self) -> frozenset[str]:
+        return frozenset(queue for queue, wait in self.until_due.items() if wait <= timedelta(0))
 
 
-async def promote(connection: Connection, queue: str) -> Promotion:
-    """Make due jobs available, by PostgreSQL's clock."""
+async def survey(connection: Connection) -> Survey:
+    """Look at all queues, in a few index probes each however long they are."""
+    async with indexed_scope(connection, "dispatch"):
+        rows = await (await connection.execute(_SURVEY)).fetchall()
+    return Survey(
+        available=frozenset(queue for queue, is_available, _ in rows if is_available),
+        until_due={queue: wait for queue, is_available, wait in rows if not is_available},
+    )
+
+
+async def promote(connection: Connection, queue: str) -> int:
+    """Make due jobs available, by PostgreSQL's clock; answers how many."""
     async with indexed_scope(connection, "dispatch"):
         parameters = {"queue": queue, "limit": PROMOTED_AT_ONCE}
-        promoted = (await connection.execute(_PROMOTE, parameters)).rowcount
-        row = await (await connection.execute(_UNTIL_NEXT_DUE, {"queue": queue})).fetchone()
-    return Promotion(promoted, row[0] if row else None)
+        return (await connection.execute(_PROMOTE, parameters)).rowcount
 
 
 @dataclass(frozen=True, slots=True)
