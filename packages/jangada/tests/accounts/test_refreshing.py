@@ -56,7 +56,7 @@ async def test_twenty_refreshes_at_once_have_one_successor(
         )
     assert len({pair.refresh_token for pair in pairs}) == 1
     assert len({pair.access_token for pair in pairs}) == 20
-    assert await refresh(accounts, pairs[0].refresh_token)
+    await refresh(accounts, pairs[0].refresh_token)
 
 
 async def test_the_grace_lasts_thirty_seconds_from_the_rotation(
@@ -109,7 +109,7 @@ async def test_other_sessions_of_the_person_survive(
     clock.advance(GRACE)
     with pytest.raises(RefreshRefused):
         await refresh(accounts, stolen.tokens.refresh_token)
-    assert await refresh(accounts, untouched.tokens.refresh_token)
+    await refresh(accounts, untouched.tokens.refresh_token)
 
 
 async def test_a_forged_old_token_ends_nothing(
@@ -128,7 +128,7 @@ async def test_a_forged_old_token_ends_nothing(
         )
         with pytest.raises(RefreshRefused):
             await refresh(accounts, forged.encode())
-    assert await refresh(accounts, tokens.refresh_token)
+    await refresh(accounts, tokens.refresh_token)
 
 
 async def test_a_token_of_another_tenant_or_of_nobody_is_refused(
@@ -142,7 +142,7 @@ async def test_a_token_of_another_tenant_or_of_nobody_is_refused(
     for text in ("", "jgr_", person.tokens.access_token, foreign.encode(), unknown.encode()):
         with pytest.raises(RefreshRefused):
             await refresh(accounts, text)
-    assert await refresh(accounts, person.tokens.refresh_token)
+    await refresh(accounts, person.tokens.refresh_token)
 
 
 async def test_a_session_ends_seven_days_after_its_last_refresh(
@@ -189,7 +189,7 @@ async def test_sessions_outlive_the_replacement_of_the_master_key(
         await rotate(renewed.runtime, discard_old=True)
         tokens = await refresh(renewed, person.tokens.refresh_token)
         assert await authenticate(renewed, tokens.access_token) == person.who
-        assert await refresh(renewed, tokens.refresh_token)
+        await refresh(renewed, tokens.refresh_token)
 
 
 async def test_a_refresh_under_a_replaced_key_is_refused_and_ends_nothing(
@@ -203,4 +203,4 @@ async def test_a_refresh_under_a_replaced_key_is_refused_and_ends_nothing(
         await rotate(renewed.runtime, discard_old=True)
         with pytest.raises(RefreshRefused):
             await refresh(renewed, person.tokens.refresh_token)
-        assert await refresh(renewed, tokens.refresh_token)
+        await refresh(renewed, tokens.refresh_token)

@@ -61,7 +61,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def learns_of_the_end(accounts: Accounts, who: Principal) -> None:
     async with asyncio.timeout(PATIENCE):
-        await accounts.revocations.wait_for_end(who)
+        await until(lambda: who.session_id in accounts.revocations._ended)
 
 
 async def is_refused(accounts: Accounts, access_token: str) -> bool:

@@ -172,7 +172,7 @@ async def test_neither_store_learns_an_address(strict: Accounts, sign_in: Enter)
     async with strict.runtime.database.system_transaction("test") as session:
         keys = list(await session.scalars(select(SignInFailure.key)))
     if not keys:
-        keys = [key.decode() for key in await strict.runtime.valkey.keys("*")]
+        keys = [str(key) for key in await strict.runtime.valkey.keys("*")]
     assert len(keys) == 2
     assert all("canary" not in key and "203.0.113" not in key for key in keys)
 

@@ -1,6 +1,8 @@
 """Access tokens, refresh tokens and signing keys: what is accepted, and above all what is not."""
 
 import base64
+import hashlib
+import hmac
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -129,9 +131,6 @@ def unsigned(algorithm: str) -> str:
 
 def signed_with_public_key_as_secret() -> str:
     """The old confusion: a public key taken for an HMAC secret."""
-    import hashlib  # noqa: PLC0415
-    import hmac  # noqa: PLC0415
-
     secret = KEY.public().key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     head = encoded({"alg": "HS256", "typ": "at+jwt", "kid": KEY.kid})
     body = f"{head}.{encoded(payload(signed()))}"

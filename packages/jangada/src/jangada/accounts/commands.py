@@ -12,14 +12,13 @@ from rich.table import Table
 
 from jangada.accounts import keyring
 from jangada.accounts.models import SigningKey
-from jangada.config import load_settings
-from jangada.runtime import Runtime, open_runtime
+from jangada.runtime import Runtime, open_runtime, start
 
 _SECRET_BYTES: Final = 64
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens.")
 
-type AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +66,8 @@ def rotate(
 
 def _run[T](work: Callable[[Runtime], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with open_runtime(load_settings(), application_name="jangada-keys") as runtime:
+        service = "jangada-keys"
+        async with open_runtime(start(service), application_name=service) as runtime:
             return await work(runtime)
 
     return asyncio.run(run())

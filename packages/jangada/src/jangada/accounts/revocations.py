@@ -52,7 +52,6 @@ class Revocations:
         self._keep = max(lifetime, KEEP_AT_LEAST) + _CLOCK_SKEW
         self._ended: dict[UUID, float] = {}
         self._known_at = float("-inf")
-        self._grew = asyncio.Event()
 
     @property
     def is_fresh(self) -> bool:
@@ -69,14 +68,6 @@ class Revocations:
     def end(self, session_id: UUID) -> None:
         """Know of an end that this process has just committed, ahead of the feed."""
         self._ended[session_id] = time.monotonic() + self._keep.total_seconds()
-        # Whoever waits holds the old event; who comes later waits for the next growth.
-        self._grew.set()
-        self._grew = asyncio.Event()
-
-    async def wait_for_end(self, principal: Principal) -> None:
-        """Return once the principal's session has ended: for answers that stream for long."""
-        while principal.session_id not in self._ended:
-            await self._grew.wait()
 
     async def _is_live(self, principal: Principal) -> bool:
         async with self._runtime.database.read(principal.tenant_id) as session:
@@ -121,7 +112,7 @@ class Revocations:
             else connection.execute(_READ_ON, (watermark,))
         )
         row = await cursor.fetchone()
-        assert row is not None, "a SELECT without FROM has one row"  # noqa: S101
+        assert row is not None, "a SELECT without FROM has one row"  # noqa: S101 - for mypy
         for session_id in row[1]:
             self.end(session_id)
         # What is known is what was committed before the question, not before the answer.

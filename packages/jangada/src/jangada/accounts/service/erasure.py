@@ -81,9 +81,8 @@ async def erase_tenant(runtime: Runtime, tenant_id: UUID) -> None:
 async def _erase_batch(runtime: Runtime, tenant_id: UUID, table: Table) -> bool:
     """Delete some rows of a table in a transaction of their own; False when none were left."""
     rows = f"{table.name} WHERE tenant_id = :tenant"
-    # The name is one of our tables', never input.
     statement = (
-        f"WITH erased AS (DELETE FROM {rows} AND ctid = ANY(ARRAY("  # noqa: S608
+        f"WITH erased AS (DELETE FROM {rows} AND ctid = ANY(ARRAY("  # noqa: S608 - a table of ours
         f"SELECT ctid FROM {rows} LIMIT :batch)) RETURNING 1) SELECT count(*) FROM erased"
     )
     async with runtime.database.transaction(tenant_id) as session:
