@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -50,22 +51,23 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+async def open_session(app: FastAPI, person: Person) -> dict[str, str]:
+    """Open a session for a person: the headers of a signed-in request."""
+    accounts: Accounts = app.state.accounts
+    runtime, signer = accounts.runtime, await accounts.keyring.signer()
+    async with runtime.database.transaction(person.tenant_id) as session:
+        opened = new_session(
+            runtime, user_id=person.user.id, tenant_id=person.tenant_id, client=Client()
+        )
+        session.add(opened)
+    tokens = issue(runtime, signer, opened, [OWNER])
+    return {"Authorization": f"Bearer {tokens.access_token}"}
+
+
 @pytest.fixture
 def sign_in(app: FastAPI) -> SignIn:
-    """Open a session for a person: the headers of a signed-in request."""
-
-    async def open_session(person: Person) -> dict[str, str]:
-        accounts: Accounts = app.state.accounts
-        runtime, signer = accounts.runtime, await accounts.keyring.signer()
-        async with runtime.database.transaction(person.tenant_id) as session:
-            opened = new_session(
-                runtime, user_id=person.user.id, tenant_id=person.tenant_id, client=Client()
-            )
-            session.add(opened)
-        tokens = issue(runtime, signer, opened, [OWNER])
-        return {"Authorization": f"Bearer {tokens.access_token}"}
-
-    return open_session
+    """`open_session` of the fixture `app`."""
+    return partial(open_session, app)
 
 
 @pytest.fixture

@@ -37,9 +37,8 @@ QUIET = {
     "python_multipart": logging.WARNING,
     "sqlalchemy": logging.WARNING,
     "urllib3": logging.WARNING,
-    "uvicorn": logging.INFO,
+    "uvicorn": logging.WARNING,
     "uvicorn.access": logging.CRITICAL + 1,
-    "uvicorn.asgi": logging.WARNING,
 }
 """Libraries that write data or noise below these levels.
 
