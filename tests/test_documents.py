@@ -1,0 +1,119 @@
+"""The commands that the documents show are run as they stand, against a platform that is up.
+
+Blocks of `sh` form one session for each document, in order; those that begin with `make` are only
+looked up in the Makefile, since they are what runs this test. Blocks of `python` run by themselves.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from toolchain import ROOT
+
+JANGADA = Path(sys.executable).parent / "jangada"
+BLOCK = re.compile(r"^```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+TIMEOUT = 90
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text("utf-8")
+    return [found["text"] for found in BLOCK.finditer(text) if found["language"] == language]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder that looks like the checkout, where what the commands write does no harm."""
+    for name in ("docs", ".venv", "Makefile"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def ready(events: Iterator[dict[str, str]]) -> dict[str, str]:
+    said = []
+    for event in events:
+        said.append(event)
+        if event["event"] == "ready":
+            return event
+    pytest.fail(f"the platform did not start: {said}")
+
+
+@pytest.fixture
+def api(place: Path) -> Iterator[str]:
+    """The address of a platform that `jangada up` runs."""
+    folder = ["--data-dir", str(place / "data")]
+    running = subprocess.Popen(  # noqa: S603 - our own program
+        [JANGADA, "up", "--json", "--port", "0", *folder],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    try:
+        yield ready(json.loads(line) for line in running.stdout)["api_url"]
+    finally:
+        running.terminate()
+        running.communicate(timeout=TIMEOUT)
+
+
+def run(script: str, place: Path, **environment: str) -> str:
+    """What the commands print. They fail at the first one that fails, and say which."""
+    done = subprocess.run(  # noqa: S603 - the documents are ours
+        ["bash", "-euo", "pipefail", "-x", "-c", script],  # noqa: S607 - whichever bash is there
+        cwd=place,
+        env={**os.environ, "HOME": str(place), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.e2e
+def test_the_readme_does_what_it_says(place: Path, api: str) -> None:
+    commands = [text for text in blocks("README.md", "sh") if not text.startswith("make ")]
+    assert commands
+    said = run("\n".join(commands), place, API=api)
+    assert '"state":"completed"' in said.replace(" ", "")
+
+
+def test_the_make_targets_that_the_readme_names_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {
+        target
+        for text in blocks("README.md", "sh") + blocks("CONTRIBUTING.md", "sh")
+        for target in re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)
+    }
+    assert named
+    assert named <= targets
+
+
+def test_the_python_of_the_readme_runs(place: Path) -> None:
+    examples = blocks("README.md", "python")
+    assert examples
+    for example in examples:
+        done = subprocess.run(  # noqa: S603 - the documents are ours
+            [sys.executable, "-W", "error", "-c", example], cwd=place, check=False
+        )
+        assert done.returncode == 0
+
+
+LINK = re.compile(r"\]\((?!https?://|#|mailto:)(?P<path>[^)#\s]+)")
+
+
+def test_no_document_links_to_nowhere() -> None:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    dead = [
+        f"{document.relative_to(ROOT)}: {found['path']}"
+        for document in documents
+        for found in LINK.finditer(document.read_text("utf-8"))
+        if not (document.parent / found["path"]).exists()
+    ]
+    assert dead == []
