@@ -3,7 +3,7 @@
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 from uuid import UUID
 
 from pydantic import (
@@ -19,8 +19,10 @@ from pydantic.json_schema import SkipJsonSchema
 
 from jangada.jobs.schemas import JobArgs
 
-MAX_PASSWORD_CHARACTERS = 4096
+MAX_PASSWORD_CHARACTERS: Final = 4096
 """Longer input is refused unread; how long a new password may be is for the policy to say."""
+
+MAX_REFRESH_TOKEN_CHARACTERS: Final = 512
 
 
 def _plain_text(text: str) -> str:
@@ -41,32 +43,56 @@ type Email = Annotated[str, Field(min_length=3, max_length=254, description="Any
 type Password = Annotated[SecretStr, Field(min_length=1, max_length=MAX_PASSWORD_CHARACTERS)]
 
 
-class Input(BaseModel):
-    """A body that a client sends: unknown fields are an error, and it never shows in a message."""
+EXAMPLE_EMAIL: Final = "ana@example.com"
+EXAMPLE_PASSWORD: Final = "the tide goes out at six"  # noqa: S105 - an example in the documents
+EXAMPLE_NEW_PASSWORD: Final = "another tide, another raft"  # noqa: S105 - as above
+EXAMPLE_REFRESH_TOKEN: Final = "jgr_AQGiB8-zM3PKk_45mtvY58Y…"  # noqa: S105 - as above
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+def _documented(**example: str) -> ConfigDict:
+    """An unknown field is an error, input never shows in a message, and there is an example."""
+    return ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [dict(example)]},
+    )
 
 
-class Registration(Input):
+class Registration(BaseModel):
     """A new account."""
+
+    model_config = _documented(email=EXAMPLE_EMAIL, name="Ana Lima", password=EXAMPLE_PASSWORD)
 
     email: Email
     name: PersonName
     password: Password
 
 
-class Credentials(Input):
+class Credentials(BaseModel):
     """What a person signs in with."""
+
+    model_config = _documented(email=EXAMPLE_EMAIL, password=EXAMPLE_PASSWORD)
 
     email: Email
     password: Password
 
 
-class ProfilePatch(Input):
+class RefreshGrant(BaseModel):
+    """A refresh token, as it was given out last."""
+
+    model_config = _documented(refresh_token=EXAMPLE_REFRESH_TOKEN)
+
+    refresh_token: Annotated[SecretStr, Field(max_length=MAX_REFRESH_TOKEN_CHARACTERS)]
+
+
+class ProfilePatch(BaseModel):
     """Changes to one's own profile (JSON merge patch).
 
     The address is not among them yet: a new one has to be verified by mail first.
     """
+
+    model_config = _documented(name="Ana Lima da Silva")
 
     name: PersonName | SkipJsonSchema[None] = None
 
@@ -78,15 +104,19 @@ class ProfilePatch(Input):
         return value
 
 
-class PasswordChange(Input):
+class PasswordChange(BaseModel):
     """The current password as proof, and its successor."""
+
+    model_config = _documented(current_password=EXAMPLE_PASSWORD, new_password=EXAMPLE_NEW_PASSWORD)
 
     current_password: Password
     new_password: Password
 
 
-class PasswordProof(Input):
+class PasswordProof(BaseModel):
     """The current password, asked for where the action cannot be undone."""
+
+    model_config = _documented(password=EXAMPLE_PASSWORD)
 
     password: Password
 
