@@ -85,7 +85,7 @@ def program(tmp_path: Path) -> Program:
         name="child",
         argv=[sys.executable, "-c", HEALTHY],
         environ=os.environ,
-        folder=tmp_path,
+        mark="a test",
         log=tmp_path / "child.log",
     )
 
@@ -236,7 +236,7 @@ async def test_orphans_are_known_by_their_mark(tmp_path: Path) -> None:
     bystander = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "input()", stdin=-1, env={**os.environ, MARK: str(tmp_path / "x")}
     )
-    ending = asyncio.create_task(asyncio.to_thread(end_marked, tmp_path))
+    ending = asyncio.create_task(asyncio.to_thread(end_marked, str(tmp_path)))
     assert await asyncio.wait_for(orphan.wait(), TIMEOUT) == -signal.SIGKILL
     assert await ending == 1
     assert bystander.returncode is None
@@ -259,4 +259,4 @@ def test_an_end_is_told_in_words(code: int, words: str) -> None:
 async def test_the_child_finds_its_own_settings(program: Program, heard: Heard) -> None:
     code = f"import os; print(os.environ['{MARK}'])"
     await run_to_end(doing(program, code), heard)
-    assert json.dumps(heard.events).count(str(program.folder)) == 1
+    assert json.dumps(heard.events).count(program.mark) == 1

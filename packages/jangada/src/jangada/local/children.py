@@ -26,7 +26,7 @@ from jangada.local.process import Child, Command, wait_until
 
 READY_FD = "JANGADA_READY_FD"
 
-MARK = "_JANGADA_UP_FOLDER"
+MARK = "_JANGADA_UP"
 """In the environment of every child and its children: whose they are, should they be orphaned."""
 
 READY_TIMEOUT = timedelta(seconds=60)
@@ -44,7 +44,7 @@ class Program:
     name: str
     argv: Sequence[str]
     environ: Mapping[str, str]
-    folder: Path
+    mark: str
     log: Path
     grace: timedelta = timedelta(seconds=20)
     is_quiet: bool = False
@@ -53,7 +53,7 @@ class Program:
     def command(self, environ: Mapping[str, str]) -> Command:
         return Command(
             argv=self.argv,
-            environ={**self.environ, **environ, MARK: str(self.folder)},
+            environ={**self.environ, **environ, MARK: self.mark},
             # Killed, not asked: the servers end at the same moment, so nothing could be finished.
             death_signal=signal.SIGKILL,
         )
@@ -149,7 +149,7 @@ async def announcement(said: Pipe) -> dict[str, str]:
 
 async def is_healthy(client: httpx.AsyncClient, management_url: str) -> bool:
     with suppress(httpx.HTTPError):
-        answer = await client.get(f"{management_url}/health/ready", timeout=5.0)
+        answer = await client.get(f"{management_url}/health/ready")
         return answer.is_success
     return False
 
@@ -248,7 +248,7 @@ class Supervised:
         url = announced.get("management_url")
         if url is None:
             return
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
             while not await is_healthy(client, url):  # noqa: ASYNC110 - nothing outside tells us
                 await asyncio.sleep(POLL.total_seconds())
         seconds = round(time.monotonic() - born, 1)
@@ -257,18 +257,18 @@ class Supervised:
             self._ready.set_result(announced)
 
 
-def end_marked(folder: Path) -> int:
+def end_marked(mark: str) -> int:
     """Kill what children of a killed `up` left running, wherever it is now. How many there were."""
-    found = [process for process in psutil.process_iter() if _is_marked(process, folder)]
+    found = [process for process in psutil.process_iter() if _is_marked(process, mark)]
     for process in found:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    if not wait_until(lambda: not any(_is_marked(p, folder) for p in found), 10.0):
-        raise ServerFailed(f"Processes of an earlier run in {folder} cannot be ended.")
+    if not wait_until(lambda: not any(_is_marked(process, mark) for process in found), 10.0):
+        raise ServerFailed("Processes of an earlier run cannot be ended.")
     return len(found)
 
 
-def _is_marked(process: psutil.Process, folder: Path) -> bool:
+def _is_marked(process: psutil.Process, mark: str) -> bool:
     with suppress(psutil.Error, OSError):
-        return process.environ().get(MARK) == str(folder)
+        return process.environ().get(MARK) == mark
     return False

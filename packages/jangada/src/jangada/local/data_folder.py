@@ -82,6 +82,12 @@ class DataFolder:
                 path.unlink(missing_ok=True)
         (self.path / "logs").mkdir(mode=0o700)
 
+    @property
+    def mark(self) -> str:
+        """What tells this folder from all others on the machine, under whatever path."""
+        found = self.path.stat()
+        return f"{found.st_dev}:{found.st_ino}"
+
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
 

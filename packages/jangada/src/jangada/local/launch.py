@@ -30,6 +30,7 @@ def identity(pid: int) -> str | None:
             capture_output=True,
             text=True,
             check=False,
+            timeout=10,
         )
         return answer.stdout.strip() or None
     try:

@@ -159,6 +159,8 @@ def printable(text: str) -> str:
 def _ready(fields: dict[str, Any]) -> list[Text]:
     rows = [("API", fields["api_url"]), ("Documentation", f"{fields['api_url']}/docs")]
     rows += [("Health and metrics", fields["management_url"]), ("Data", fields["data_dir"])]
+    if fields["demo_file"]:
+        rows.append(("Demo sign-in", fields["demo_file"]))
     title = Text(f"Jangada is afloat after {fields['seconds']} s.", "bold green")
     table = [Text.assemble(f"  {name:<20}", (str(value), "bold")) for name, value in rows]
     return [Text(), title, *table, Text("  Ctrl-C stops it.", "dim"), Text()]
@@ -189,7 +191,8 @@ SENTENCES: dict[str, Callable[[dict[str, Any]], list[Text]]] = {
     "stopping": lambda f: [_line("up", f"stopping ({f['reason']}); again to hurry", "bold")],
     "hurrying": lambda _: [_line("up", "stopping now, without waiting for jobs", "bold yellow")],
     "stopped": lambda f: [_line(f["process"], "stopped", "dim")],
-    "error": lambda f: [Text(f"jangada up: {f['detail']}", "bold red")],
+    # The program says it itself, on standard error, as it does for every command.
+    "error": lambda _: [],
     "finished": lambda f: [_line("up", f"everything has stopped; the data is in {f['data_dir']}")],
 }
 """Every event that there is, and how it reads."""

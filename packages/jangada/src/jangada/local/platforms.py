@@ -8,16 +8,16 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from jangada.config import Settings
+from jangada.config import DatabaseSettings, Settings, StorageSettings, ValkeySettings
 from jangada.local.children import Program, Supervised, end_marked, run_to_end
-from jangada.local.data_folder import DataFolder
+from jangada.local.data_folder import DEMO, DataFolder
 from jangada.local.errors import DataUnusable, ServerFailed
 from jangada.local.output import Output
 from jangada.local.postgres import EmbeddedPostgres
@@ -26,6 +26,12 @@ from jangada.local.valkey import EmbeddedValkey
 
 MARGIN = timedelta(seconds=10)
 """How much longer than its own limit a child may take to stop."""
+
+DEFAULTS: dict[str, object] = {
+    "JANGADA_DATABASE__URL": DatabaseSettings().url,
+    "JANGADA_VALKEY__URL": ValkeySettings().url,
+    "JANGADA_STORAGE__URL": StorageSettings().url,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +69,11 @@ class Platform:
         await self._prepare()
         urls = await self._start_children()
         seconds = round(time.monotonic() - begun, 1)
-        self._output.say("ready", **urls, data_dir=str(self._folder.path), seconds=seconds)
+        folder = self._folder
+        demo = str(folder.path / DEMO) if (folder.path / DEMO).exists() else None
+        self._output.say(
+            "ready", **urls, data_dir=str(folder.path), demo_file=demo, seconds=seconds
+        )
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """Return when no process is left."""
@@ -80,7 +90,7 @@ class Platform:
 
     def _clean_up(self) -> None:
         """End what a killed run left behind; and start empty if that is wanted."""
-        left = end_marked(self._folder.path)
+        left = end_marked(self._folder.mark)
         if left:
             self._output.say("cleaned", what=f"{left} processes were still running")
         if self._options.fresh:
@@ -90,18 +100,23 @@ class Platform:
 
     def _embed_servers(self) -> None:
         """The servers, unless the environment names others."""
-        if not _is_set(self._environ, "JANGADA_DATABASE__URL"):
+        if self._is_default("JANGADA_DATABASE__URL", self._settings.database.url):
             self._servers.append(Kept("postgres", self._postgres, self._output))
-        if not _is_set(self._environ, "JANGADA_VALKEY__URL"):
+        if self._is_default("JANGADA_VALKEY__URL", self._settings.valkey.url):
             valkey = EmbeddedValkey(self._folder.path / "valkey")
             self._servers.append(Kept("valkey", valkey, self._output))
+
+    def _is_default(self, key: str, value: object) -> bool:
+        """Whether the environment leaves a setting open; spelling its default out does not."""
+        default = DEFAULTS[key]
+        return value == default and key not in self._environ and f"{key}_FILE" not in self._environ
 
     def _set_environment(self) -> None:
         """What the children are told; secrets travel this way only."""
         told = {server.setting: server.server.url for server in self._servers}
-        if not _is_set(self._environ, "JANGADA_AUTH__MASTER_KEY"):
+        if self._settings.auth.master_key is None:
             told["JANGADA_AUTH__MASTER_KEY"] = self._folder.master_key()
-        if not _is_set(self._environ, "JANGADA_STORAGE__URL"):
+        if self._is_default("JANGADA_STORAGE__URL", self._settings.storage.url):
             told["JANGADA_STORAGE__URL"] = (self._folder.path / "files").as_uri()
         told["JANGADA_ENVIRONMENT"] = self._environ.get("JANGADA_ENVIRONMENT", "development")
         self._folder.write_environment(told)
@@ -133,7 +148,7 @@ class Platform:
             name=name,
             argv=[sys.executable, "-m", *arguments],
             environ=self._environ,
-            folder=self._folder.path,
+            mark=self._folder.mark,
             log=self._folder.log(name),
             grace=grace + MARGIN,
             is_quiet=is_quiet,
@@ -169,11 +184,6 @@ class Platform:
         # Should it be started again, it is found where it was.
         self._children[-1].pin({key: str(urlsplit(url).port) for key, url in ports.items()})
         return {"api_url": urls["api_url"], "management_url": urls["management_url"]}
-
-
-def _is_set(environ: Mapping[str, str], key: str) -> bool:
-    """Whether the environment gives a setting, itself or as a file."""
-    return key in environ or f"{key}_FILE" in environ
 
 
 async def _all[T](works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

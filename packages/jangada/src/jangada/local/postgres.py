@@ -268,12 +268,12 @@ class EmbeddedPostgres:
             lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
         except OSError:
             return False
-        return len(lines) >= 8 and lines[0] == str(self.child.pid) and lines[7].strip() == "ready"  # noqa: PLR2004
+        return len(lines) >= 8 and lines[0] == str(self.child.pid) and lines[7].strip() == "ready"  # noqa: PLR2004 - the eighth line
 
     @contextmanager
     def _superuser(self) -> Iterator[Connection]:
         try:
-            connection = psycopg.connect(self.admin_url, autocommit=True)
+            connection = psycopg.connect(self.admin_url, autocommit=True, connect_timeout=10)
         except psycopg.OperationalError as error:
             raise ServerFailed(
                 f"The embedded PostgreSQL refuses its superuser, whose password should be in "

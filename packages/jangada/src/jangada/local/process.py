@@ -142,23 +142,30 @@ def plain_environ() -> dict[str, str]:
     return {name: os.environ[name] for name in KEPT if name in os.environ}
 
 
-def run(command: Command) -> subprocess.CompletedProcess[str]:
-    """Run to the end and keep what it says. Raises `ServerFailed` with that when it fails."""
-    answer = subprocess.run(  # noqa: S603 - the command is ours
-        command.launched(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=dict(command.environ),
-        text=True,
-        errors="replace",
-        check=False,
-        start_new_session=True,
-    )
+RUN_TIMEOUT = 300.0
+"""Seconds that a program may take which is run to its end, on a slow disk."""
+
+
+def run(command: Command) -> None:
+    """Run a program to its end. Raises `ServerFailed` with what it said when it fails."""
+    name = Path(command.argv[0]).name
+    try:
+        answer = subprocess.run(  # noqa: S603 - the command is ours
+            command.launched(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(command.environ),
+            text=True,
+            errors="replace",
+            check=False,
+            start_new_session=True,
+            timeout=RUN_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ServerFailed(f"{name} did not end within {RUN_TIMEOUT:.0f} s.") from error
     if answer.returncode:
-        name = Path(command.argv[0]).name
         raise ServerFailed(f"{name} failed:\n{answer.stdout.strip()}")
-    return answer
 
 
 def read_record(record: Path) -> int | None:

@@ -14,14 +14,12 @@ from contextlib import suppress
 from datetime import timedelta
 
 from jangada.config import Settings
-from jangada.errors import JangadaError, Unavailable
+from jangada.errors import JangadaError
 from jangada.local.data_folder import DataFolder
-from jangada.local.errors import PortInUse
+from jangada.local.errors import FolderUnusable, PortInUse
 from jangada.local.output import Output
 from jangada.local.platforms import Options, Platform
 
-EXIT_ERROR = 1
-EXIT_UNAVAILABLE = 69
 EXIT_INTERRUPTED = 130
 
 LOOP_TICK = timedelta(milliseconds=200)
@@ -53,7 +51,9 @@ class Interruptions:
         self._output = output
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._interrupt, number)
+            # A hang-up that was ignored when we were started (nohup) stays ignored.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, self._interrupt, number)
         self._tick(loop)
 
     def _interrupt(self, number: signal.Signals) -> None:
@@ -102,14 +102,14 @@ async def _run(options: Options, settings: Settings, output: Output) -> int:
 
 
 async def run(options: Options, settings: Settings, output: Output) -> int:
-    """Run a platform until it is told to stop: the exit code. Expected errors are said."""
+    """Run a platform until it is told to stop: the exit code. Raises a `JangadaError`."""
     try:
         return await _run(options, settings, output)
     except JangadaError as error:
         output.say("error", detail=error.detail, code=error.code)
-        return EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_ERROR
+        raise
     except OSError as error:
-        output.say("error", detail=str(error), code="local.os_error")
-        return EXIT_ERROR
+        output.say("error", detail=str(error), code=FolderUnusable.code)
+        raise FolderUnusable(f"The machine refuses: {error}.") from error
     finally:
         output.close()
