@@ -95,6 +95,14 @@ class JobOut(BaseModel):
     cancel_requested_at: datetime | None
 
 
+class JobQuery(JobFilter):
+    """Which jobs to list."""
+
+    state: JobState | None = Field(None, description="Only jobs in this state.")
+    kind: str | None = Field(None, description="Only jobs of this kind.")
+    queue: str | None = Field(None, description="Only jobs of this queue.")
+
+
 def read_job(job: Job, progress: Progress | None) -> JobOut:
     """The job as a client reads it."""
     known = None if progress is None else JobProgress(done=progress.done, total=progress.total)
@@ -114,7 +122,7 @@ async def list_jobs(
     principal: PrincipalDep,
     runtime: RuntimeDep,
     page: PageDep,
-    filter: Annotated[JobFilter, Query()],
+    filter: Annotated[JobQuery, Query()],
 ) -> Listing[JobOut]:
     """List jobs, newest first."""
     found = await service.list_jobs(session, principal.tenant_id, filter, page)

@@ -102,6 +102,9 @@ def document(title: str, routes: Sequence[BaseRoute]) -> Json:
         _describe_streams(operation)
         _document_problems(operation)
         _give_examples(operation, schemas)
+    for model in schemas.values():
+        if "examples" in model:
+            model["examples"] = [_with_nulls(each, model, schemas) for each in model["examples"]]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return made
@@ -183,23 +186,44 @@ def _example(status: int, code: str, detail: str) -> Json:
 def _give_examples(operation: Json, schemas: Json) -> None:
     """Put the model's example beside each JSON body that has none of its own."""
     bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
-    for body in bodies:
-        for content in body.get("content", {}).values():
-            if not content.get("examples") and "example" not in content:
-                content.pop("examples", None)
-                if (found := _model_example(content.get("schema", {}), schemas)) is not None:
-                    content["example"] = found
+    for content in (content for body in bodies for content in body.get("content", {}).values()):
+        schema = content.get("schema", {})
+        if not content.get("examples") and "example" not in content:
+            content.pop("examples", None)
+            if (found := _model_example(schema, schemas)) is not None:
+                content["example"] = found
+        for holder in (content, *content.get("examples", {}).values()):
+            for name in {"example", "value"} & set(holder):
+                holder[name] = _with_nulls(holder[name], schema, schemas)
+
+
+def _model(schema: Json, schemas: Json) -> Json:
+    """The schema itself, the one that it refers to, or the first of those that it may be."""
+    schema = next(iter(schema.get("anyOf", ())), schema)
+    name = schema.get("$ref", "").removeprefix("#/components/schemas/")
+    found: Json = schemas.get(name, schema)
+    return found
 
 
 def _model_example(schema: Json, schemas: Json) -> object | None:
-    name = schema.get("$ref", "").removeprefix("#/components/schemas/")
-    model = schemas.get(name, schema)
-    examples = model.get("examples")
-    if examples:
-        first: object = examples[0]
+    model = _model(schema, schemas)
+    if model.get("examples"):
+        first: object = model["examples"][0]
         return first
     items = model.get("properties", {}).get("data", {}).get("items")
     if items is None:
         return None
     item = _model_example(items, schemas)
     return None if item is None else {"data": [item], "has_more": False, "next_cursor": None}
+
+
+def _with_nulls(example: object, schema: Json, schemas: Json) -> object:
+    """The example with the members that are null, which FastAPI leaves out."""
+    model = _model(schema, schemas)
+    if isinstance(example, list):
+        return [_with_nulls(item, model.get("items", {}), schemas) for item in example]
+    if not isinstance(example, dict):
+        return example
+    properties = model.get("properties", {})
+    whole = dict.fromkeys(model.get("required", ())) | example
+    return {key: _with_nulls(whole[key], properties.get(key, {}), schemas) for key in whole}
