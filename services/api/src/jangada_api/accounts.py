@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi.openapi.models import Example
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
@@ -97,6 +98,10 @@ KEY_SET_EXAMPLE: Final[JsonDict] = {
             "kid": "0198f3f0-6a00-7f00-8e00-1d2c3b4a5968",
         }
     ]
+}
+
+LOGOUT_EXAMPLES: Final[dict[str, Example]] = {
+    "with the refresh token": {"value": {"refresh_token": EXAMPLE_REFRESH_TOKEN}},
 }
 
 
@@ -254,7 +259,9 @@ async def refresh(accounts: AccountsDep, grant: RefreshGrant) -> TokensOut:
     responses=documented(TokenMissing),
 )
 async def logout(
-    request: Request, accounts: AccountsDep, grant: RefreshGrant | None = None
+    request: Request,
+    accounts: AccountsDep,
+    grant: Annotated[RefreshGrant | None, Body(openapi_examples=LOGOUT_EXAMPLES)] = None,
 ) -> None:
     """End the session.
 

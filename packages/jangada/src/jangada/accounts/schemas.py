@@ -33,6 +33,13 @@ def _plain_text(text: str) -> str:
     return composed
 
 
+def _whole_characters(secret: SecretStr) -> SecretStr:
+    """JSON can spell half of a character (a lone surrogate), which no encoding can carry."""
+    if any(unicodedata.category(character) == "Cs" for character in secret.get_secret_value()):
+        raise ValueError("must be Unicode text")
+    return secret
+
+
 type PersonName = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
@@ -40,7 +47,11 @@ type PersonName = Annotated[
     AfterValidator(_plain_text),
 ]
 type Email = Annotated[str, Field(min_length=3, max_length=254, description="Any letter case.")]
-type Password = Annotated[SecretStr, Field(min_length=1, max_length=MAX_PASSWORD_CHARACTERS)]
+type Password = Annotated[
+    SecretStr,
+    Field(min_length=1, max_length=MAX_PASSWORD_CHARACTERS),
+    AfterValidator(_whole_characters),
+]
 
 
 EXAMPLE_EMAIL: Final = "ana@example.com"
