@@ -10,6 +10,8 @@ import psutil
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import make_url
 
 from jangada.local.binaries import postgres_program
@@ -23,15 +25,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "server"
 
 
-@pytest.fixture
-def server(folder: Path) -> Iterator[EmbeddedPostgres]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    folder = tmp_path_factory.mktemp("pg")
     with EmbeddedPostgres(folder, durable=False) as server:
         yield server
 
 
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
-    with EmbeddedValkey(tmp_path / "valkey", durable=False) as server:
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    folder = tmp_path_factory.mktemp("vk")
+    with EmbeddedValkey(folder, durable=False) as server:
         yield server
 
 
@@ -74,13 +78,13 @@ def test_passwords_are_kept_as_scram_verifiers(server: EmbeddedPostgres) -> None
     assert [password.split("$")[0] for (password,) in rows] == ["SCRAM-SHA-256"] * 2
 
 
-def test_postgresql_listens_on_its_socket_only(server: EmbeddedPostgres, folder: Path) -> None:
+def test_postgresql_listens_on_its_socket_only(server: EmbeddedPostgres) -> None:
     assert not listens_on_network(server.child.pid)
-    assert stat.S_IMODE((folder / "run").stat().st_mode) == 0o700
+    assert stat.S_IMODE((server.data.parent / "run").stat().st_mode) == 0o700
 
 
-def test_every_file_of_postgresql_is_private(server: EmbeddedPostgres, folder: Path) -> None:
-    assert closed_to_others(folder)
+def test_every_file_of_postgresql_is_private(server: EmbeddedPostgres) -> None:
+    assert closed_to_others(server.data.parent)
 
 
 def test_no_secret_is_on_a_command_line_or_in_the_environment(
@@ -190,10 +194,8 @@ def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_second_server_in_the_same_folder_is_refused(
-    server: EmbeddedPostgres, folder: Path
-) -> None:
-    second = EmbeddedPostgres(folder, durable=False)
+def test_a_second_server_in_the_same_folder_is_refused(server: EmbeddedPostgres) -> None:
+    second = EmbeddedPostgres(server.data.parent, durable=False)
     with pytest.raises(FolderInUse, match=str(os.getpid())):
         second.start()
     second.stop()
@@ -234,7 +236,7 @@ def test_valkey_never_evicts_and_logs_every_write(valkey: EmbeddedValkey) -> Non
 
 def test_valkey_asks_for_its_password(valkey: EmbeddedValkey) -> None:
     with (
-        redis.Redis(unix_socket_path=str(valkey.socket)) as client,
+        redis.Redis(unix_socket_path=str(valkey.socket), retry=Retry(NoBackoff(), 0)) as client,
         pytest.raises(redis.AuthenticationError),
     ):
         client.ping()

@@ -190,7 +190,7 @@ SENTENCES: dict[str, Callable[[dict[str, Any]], list[Text]]] = {
     "cleaned": lambda f: [_line("up", f"cleaned up after an earlier run: {f['what']}", "yellow")],
     "stopping": lambda f: [_line("up", f"stopping ({f['reason']}); again to hurry", "bold")],
     "hurrying": lambda _: [_line("up", "stopping now, without waiting for jobs", "bold yellow")],
-    "stopped": lambda f: [_line(f["process"], "stopped", "dim")],
+    "stopped": lambda f: [_line(f["process"], "has ended", "dim")],
     # The program says it itself, on standard error, as it does for every command.
     "error": lambda _: [],
     "finished": lambda f: [_line("up", f"everything has stopped; the data is in {f['data_dir']}")],
