@@ -89,6 +89,7 @@ class _Part:
         self._key = key
         self._lock = Lock()
         self._file: int | None = None
+        self._is_mine = False
         self._is_over = False
         self._digest = hashlib.sha256()
         self._size = 0
@@ -97,6 +98,7 @@ class _Part:
         with self._lock:
             if not self._is_over:
                 self._file = _create(self._root, self._key)
+                self._is_mine = True
 
     def append(self, batch: Sequence[Buffer]) -> None:
         with self._lock:
@@ -118,10 +120,12 @@ class _Part:
             return Blob(self._size, self._digest.digest())
 
     def discard(self) -> None:
+        """Remove what this writer made, and nothing that another one of the same key did."""
         with self._lock:
             self._is_over = True
             self._close()
-            _remove(self._root, self._key)
+            if self._is_mine:
+                _remove(self._root, self._key)
 
     def _close(self) -> None:
         if self._file is not None:

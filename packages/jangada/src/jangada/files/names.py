@@ -10,6 +10,7 @@ import unicodedata
 from typing import Final
 
 MAX_BYTES: Final = 255  # what common file systems take
+MAX_EXTENSION: Final = 16
 DEFAULT: Final = "upload"
 _RESERVED: Final = re.compile(r'[<>:"|?*]')
 _MEDIA_TYPE: Final = re.compile(
@@ -20,8 +21,8 @@ UNKNOWN_MEDIA_TYPE: Final = "application/octet-stream"
 
 def safe_name(raw: str) -> str:
     """The last part of the path, without anything invisible; `upload` where nothing is left."""
-    name = re.split(r"[/\\]", unicodedata.normalize("NFC", raw))[-1]
-    visible = "".join(char for char in name if _is_visible(char))
+    name = re.split(r"[/\\]", raw)[-1]
+    visible = unicodedata.normalize("NFC", "".join(char for char in name if _is_visible(char)))
     return _shortened(_RESERVED.sub("_", visible).strip(" .")) or DEFAULT
 
 
@@ -35,10 +36,13 @@ def _shortened(name: str) -> str:
     """At most 255 bytes of UTF-8; a short extension survives."""
     if len(name.encode()) <= MAX_BYTES:
         return name
-    stem, dot, extension = name.rpartition(".")
-    suffix = f".{extension}" if dot and len(extension) <= 16 else ""  # noqa: PLR2004 - no extension is longer
+    stem, _, extension = name.rpartition(".")
+    if not stem or len(extension) > MAX_EXTENSION:
+        stem, suffix = name, ""
+    else:
+        suffix = f".{extension}"
     room = MAX_BYTES - len(suffix.encode())
-    return (stem or name).encode()[:room].decode(errors="ignore").rstrip(" .") + suffix
+    return stem.encode()[:room].decode(errors="ignore").rstrip(" .") + suffix
 
 
 def safe_media_type(raw: str) -> str:
