@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -21,7 +22,7 @@ from jangada.accounts.models import Session
 from jangada.accounts.runtime import Accounts
 from jangada.accounts.schemas import EraseTenant, PasswordChange, ProfilePatch, Registration
 from jangada.accounts.service import erasure, profile
-from jangada.accounts.service.erasure import erase_account, erase_tenant
+from jangada.accounts.service.erasure import delete_tenant, erase_account, erase_rows
 from jangada.accounts.service.profile import change_password, get_profile, patch_profile
 from jangada.accounts.service.refreshing import refresh
 from jangada.accounts.service.sessions import (
@@ -35,6 +36,7 @@ from jangada.crud import PageRequest
 from jangada.db import Base, Database, new_id
 from jangada.jobs import service as jobs
 from jangada.jobs.models import Job, JobState
+from jangada.runtime import Runtime
 from jangada.tenants.models import Tenant, User
 from jangada.testing import FrozenClock
 
@@ -213,6 +215,12 @@ async def test_erasing_keeps_nothing_of_the_person_and_stops_their_work(
     assert states.pop(waiting.id) == JobState.CANCELLED
     assert list(states.values()) == [JobState.AVAILABLE]
     assert "canary" not in left.lower()
+
+
+async def erase_tenant(runtime: Runtime, tenant_id: UUID) -> None:
+    await erase_rows(runtime, tenant_id)
+    async with runtime.database.transaction(tenant_id) as session:
+        await delete_tenant(session, tenant_id)
 
 
 async def test_the_job_erases_everything_of_the_tenant_and_nothing_of_others(

@@ -3,13 +3,13 @@
 At once, in one transaction: the user is deleted, and with it the memberships and every session;
 unfinished jobs of the personal tenant are cancelled; a job to erase the tenant is enqueued. Nobody
 can sign in any more and the e-mail address is free. The job then deletes the tenant's rows in short
-transactions, and last the tenant, with whatever was written meanwhile and the job itself.
+transactions, and in its last one the tenant, with whatever was written meanwhile and itself.
 """
 
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Table, select, text
+from sqlalchemy import Table, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.accounts.models import Session
@@ -65,17 +65,28 @@ async def _close(session: AsyncSession, tenant: Tenant) -> None:
     await jobs.enqueue(session, EraseTenant(), tenant_id=tenant.id)
 
 
-async def erase_tenant(runtime: Runtime, tenant_id: UUID) -> None:
-    """Delete every row of the tenant, then the tenant. Can be repeated after a crash.
+async def erase_rows(runtime: Runtime, tenant_id: UUID) -> None:
+    """Delete the tenant's rows in short transactions. Can be repeated after a crash.
 
-    Stored files are the caller's to delete, before this.
+    Stored files go too: a trigger notes them, and the sweep of files removes what is noted.
     """
     for table in reversed(Base.metadata.sorted_tables):
-        if "tenant_id" in table.columns and table.name not in _KEPT_TO_THE_END:
+        if _goes_with_its_tenant(table) and table.name not in _KEPT_TO_THE_END:
             while await _erase_batch(runtime, tenant_id, table):
                 pass
-    async with runtime.database.transaction(tenant_id) as session:
-        await session.execute(text("DELETE FROM tenants WHERE id = :id"), {"id": tenant_id})
+
+
+async def delete_tenant(session: AsyncSession, tenant_id: UUID) -> None:
+    """Delete the tenant, and by cascade whatever it has left."""
+    await session.execute(delete(Tenant).where(Tenant.id == tenant_id))
+
+
+def _goes_with_its_tenant(table: Table) -> bool:
+    """Some rows name a tenant and are meant to outlive it; only the others refer to it."""
+    column = table.columns.get("tenant_id")
+    return column is not None and any(
+        key.column.table.name == Tenant.__tablename__ for key in column.foreign_keys
+    )
 
 
 async def _erase_batch(runtime: Runtime, tenant_id: UUID, table: Table) -> bool:
