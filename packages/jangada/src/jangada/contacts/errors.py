@@ -1,15 +1,15 @@
 """What can be wrong with contacts and with the files that hold them.
 
-    Invalid
-    └── UnreadableFile            the file as a whole can't be imported; nothing is written
-        ├── EmptyFile, NotText, NulByte, Undecodable, UnknownEncoding
-        ├── NoHeader, TooManyColumns, UnknownMapping, UnknownRegion
-        └── UnbalancedQuote, RecordTooLong
+    UnreadableFile                the file as a whole can't be imported; nothing is written
+    ├── EmptyFile, NotText, NulByte, Undecodable, UnknownEncoding
+    ├── NoHeader, TooManyColumns, UnknownMapping, UnknownRegion
+    └── UnbalancedQuote, RecordTooLong
+    ContactInvalid, ContactNotFound, ContactExists, ImportNotFound, ImportUnderWay
 
 A single bad row is no error: it is rejected with a `Reason`, and the others go on.
 """
 
-from jangada.errors import Invalid
+from jangada.errors import Conflict, Invalid, NotFound
 
 
 class UnreadableFile(Invalid):
@@ -82,3 +82,33 @@ class RecordTooLong(UnreadableFile):
     """One row or cell is longer than any contact is: line ends or quotes are not what they seem."""
 
     code = "import_file.record_too_long"
+
+
+class ContactNotFound(NotFound):
+    """There is no such contact in the caller's tenant."""
+
+    code = "contact.not_found"
+
+
+class ContactInvalid(Invalid):
+    """The contact has no e-mail address and no phone, or one that can't be."""
+
+    code = "contact.invalid"
+
+
+class ContactExists(Conflict):
+    """Another contact of the tenant has this e-mail address, or this phone as its only key."""
+
+    code = "contact.exists"
+
+
+class ImportNotFound(NotFound):
+    """There is no such import in the caller's tenant."""
+
+    code = "contact_import.not_found"
+
+
+class ImportUnderWay(Conflict):
+    """The import isn't over yet: cancel its job first."""
+
+    code = "contact_import.under_way"

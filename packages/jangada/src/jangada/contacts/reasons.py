@@ -20,14 +20,14 @@ class Reason(StrEnum):
 
 
 EXPLANATIONS: Final[Mapping[Reason, str]] = {
-    Reason.MISSING_KEY: "The row has neither an e-mail address nor a phone number.",
+    Reason.MISSING_KEY: "There is neither an e-mail address nor a phone number.",
     Reason.INVALID_EMAIL: "The e-mail address isn't one that mail can be sent to.",
     Reason.INVALID_PHONE: "The phone number doesn't exist in its country's numbering plan.",
     Reason.NAME_TOO_LONG: "The name has more than 300 characters.",
     Reason.COMPANY_TOO_LONG: "The company has more than 300 characters.",
     Reason.CELL_TOO_LONG: "A cell has more characters than the settings allow.",
     Reason.TOO_MANY_CELLS: "The row has more cells than a file may have columns.",
-    Reason.ATTRIBUTES_TOO_LARGE: "The row's other columns hold more than 64 KiB together.",
+    Reason.ATTRIBUTES_TOO_LARGE: "The attributes (all other columns) hold more than 64 KiB.",
     Reason.AMBIGUOUS_MATCH: "The row's e-mail address and phone belong to different contacts, "
     "or its phone alone belongs to several.",
 }

@@ -34,3 +34,8 @@ def unguard(text: str) -> str:
 def clean(text: str) -> str:
     """The text as it is stored: no white space around it, no guard, composed characters (NFC)."""
     return unicodedata.normalize("NFC", unguard(text.strip()).strip())
+
+
+def search_key(name: str) -> str:
+    """A name as it is searched: without regard to case."""
+    return name.casefold()

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from typing import Final
 
 from jangada.contacts.errors import NoHeader, TooManyColumns, UnknownMapping
@@ -41,7 +41,13 @@ class Field(StrEnum):
 
 NAME_PARTS: Final = (Field.GIVEN_NAME, Field.MIDDLE_NAME, Field.FAMILY_NAME)
 _NAMES: Final = frozenset({Field.NAME, *NAME_PARTS})
-_VALUES: Final = (Field.EMAIL, Field.PHONE, Field.NAME, *NAME_PARTS, Field.COMPANY)
+_VALUES: Final[tuple[Field, ...]] = (
+    Field.EMAIL,
+    Field.PHONE,
+    Field.NAME,
+    *NAME_PARTS,
+    Field.COMPANY,
+)
 
 _KNOWN: Final[Mapping[Field, str]] = {
     Field.NAME: "name, full name, display name, contact name, contact, nome, nome completo,"
@@ -99,7 +105,8 @@ def recognized(header: str) -> Field:
 class Layout:
     """The columns of one file: which hold fields (best first), and which are attributes.
 
-    `names` is the header with every name made unique and none empty.
+    `names` is the header with every name made unique and none empty. Positions in such names don't
+    count the columns of a reject file, so that a corrected row means what it meant.
     """
 
     header: tuple[str, ...]
@@ -109,6 +116,11 @@ class Layout:
 
     def columns(self, field: Field) -> tuple[int, ...]:
         return self.fields.get(field, ())
+
+    @property
+    def positions(self) -> int:
+        """How many columns the file has, without those of a reject file."""
+        return sum(cell not in REJECT_COLUMNS for cell in self.header)
 
     def field_of(self, index: int) -> Field:
         named = (field for field, columns in self.fields.items() if index in columns)
@@ -185,12 +197,24 @@ def _ranked(header: Sequence[str], chosen: Iterable[Field], field: Field) -> lis
     return sorted(columns, key=rank)
 
 
-def _unique(header: Sequence[str]) -> Iterator[str]:
+def _unique(header: Sequence[str]) -> list[str]:
+    """A name for each column, no two the same; those that the prefix marks keep theirs."""
+    positions = accumulate(int(cell not in REJECT_COLUMNS) for cell in header)
+    names = [_own_name(cell, place) for cell, place in zip(header, positions, strict=True)]
+    marked = {name for name, cell in zip(names, header, strict=True) if _is_marked(cell)}
     seen: set[str] = set()
-    for position, cell in enumerate(header, start=1):
-        own = cell.removeprefix(ATTRIBUTE_PREFIX).strip()[:MAX_ATTRIBUTE_NAME_CHARS].strip()
-        name = own or f"column_{position}"
+    for index, name in enumerate(names):
+        taken = seen if _is_marked(header[index]) else seen | marked
         others = (f"{name} ({number})" for number in count(2))
-        unique = next(each for each in chain([name], others) if each not in seen)
-        seen.add(unique)
-        yield unique
+        names[index] = next(each for each in chain([name], others) if each not in taken)
+        seen.add(names[index])
+    return names
+
+
+def _is_marked(cell: str) -> bool:
+    return cell.startswith(ATTRIBUTE_PREFIX)
+
+
+def _own_name(cell: str, position: int) -> str:
+    own = cell.removeprefix(ATTRIBUTE_PREFIX).strip()[:MAX_ATTRIBUTE_NAME_CHARS].strip()
+    return own or f"column_{position}"

@@ -26,8 +26,15 @@ from jangada.contacts.reading.cells import (
 from jangada.contacts.reading.columns import NAME_PARTS, Field, Layout
 from jangada.contacts.reading.records import Batch
 from jangada.contacts.reasons import Reason
-from jangada.contacts.texts import MAX_ATTRIBUTES_CHARS, MAX_COMPANY_CHARS, MAX_NAME_CHARS
+from jangada.contacts.texts import (
+    MAX_ATTRIBUTES_CHARS,
+    MAX_COMPANY_CHARS,
+    MAX_NAME_CHARS,
+    search_key,
+    unguard,
+)
 
+COPY_COLUMNS: Final = ("line", "email", "phone", "name", "name_key", "company", "attributes")
 NULL: Final = r"\N"
 _SEVERAL: Final = ":::"
 """Google puts several addresses into one cell with this between them."""
@@ -55,11 +62,11 @@ class Reject:
 class Checked:
     """One batch after validation.
 
-    `copy` is one COPY line per good row: line, e-mail, phone, name, company, attributes.
+    `copy` is one line per good row in COPY's text format, with the columns `COPY_COLUMNS`.
     """
 
     good: int
-    copy: str
+    copy: bytes
     rejects: list[Reject]
 
 
@@ -118,6 +125,7 @@ class RowChecker:
             [email or NULL for email in emails],
             [phone or NULL for phone in phones],
             escaped(names),
+            escaped([*map(search_key, names)]),
             escaped(companies),
             [text or NULL for text in escaped(attributes)],
         ]
@@ -127,7 +135,8 @@ class RowChecker:
         limit = self._limits.cell_chars
         for name, column in zip(self._names, work.columns, strict=True):
             for index in longer(column, limit):
-                work.fault(index, name, Reason.CELL_TOO_LONG)
+                if len(unguard(column[index])) > limit:
+                    work.fault(index, name, Reason.CELL_TOO_LONG)
         for index, cells in work.overflow.items():
             if len(work.rows[index]) > self._limits.columns:
                 work.fault(index, "", Reason.TOO_MANY_CELLS)
@@ -233,7 +242,7 @@ class RowChecker:
         return texts
 
     def _overflowing(self, cells: Sequence[str]) -> Mapping[str, str]:
-        first = len(self._layout.header) + 1
+        first = self._layout.positions + 1
         named = zip((f"column_{first + i}" for i in range(len(cells))), cleaned(cells), strict=True)
         return {name: cell for name, cell in named if cell}
 
@@ -249,4 +258,4 @@ def _sorted_out(work: _Work, blank: set[int], columns: list[Column]) -> Checked:
         for index, (column, reason) in sorted(work.faults.items())
         if index not in blank
     ]
-    return Checked(len(lines), "\n".join([*lines, ""]), rejects)
+    return Checked(len(lines), "\n".join([*lines, ""]).encode(), rejects)

@@ -1,0 +1,206 @@
+"""Verbs on contacts and their imports. Each acts in the caller's transaction, in its tenant."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Select, delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jangada import crud
+from jangada.contacts.emails import normalize_email
+from jangada.contacts.errors import (
+    ContactExists,
+    ContactInvalid,
+    ContactNotFound,
+    ImportNotFound,
+    ImportUnderWay,
+)
+from jangada.contacts.models import Contact, ContactImport, ImportReject
+from jangada.contacts.phones import normalize_phone
+from jangada.contacts.reasons import EXPLANATIONS, Reason
+from jangada.contacts.schemas import (
+    ContactCreate,
+    ContactFilter,
+    ContactPatch,
+    ImportContacts,
+    ImportOptions,
+)
+from jangada.contacts.texts import MAX_ATTRIBUTES_CHARS, search_key
+from jangada.crud import Page, PageRequest, Sort
+from jangada.errors import FieldError
+from jangada.files.models import File
+from jangada.jobs import service as jobs
+from jangada.jobs.models import FINAL_STATES, Job, is_final
+
+NEWEST_FIRST: Final = Sort((Contact.id,), descending=True)
+KEPT_AFTER_FAILURE: Final = timedelta(days=7)
+"""For so long an import that failed can be tried again; then its file makes room."""
+
+
+def visible(tenant_id: UUID) -> Select[Contact]:
+    return select(Contact).where(Contact.tenant_id == tenant_id)
+
+
+async def get_contact(session: AsyncSession, tenant_id: UUID, id: UUID) -> Contact:
+    return await crud.fetch(session, visible(tenant_id), id, missing=ContactNotFound)
+
+
+async def list_contacts(
+    session: AsyncSession, tenant_id: UUID, filter: ContactFilter, page: PageRequest
+) -> Page[Contact]:
+    """The tenant's contacts, newest first."""
+    bound_to = {"tenant": str(tenant_id), **filter.model_dump(mode="json")}
+    scope = filter(visible(tenant_id))
+    return await crud.paginate(session, scope, page, sort=NEWEST_FIRST, bound_to=bound_to)
+
+
+async def create_contact(
+    session: AsyncSession, tenant_id: UUID, new: ContactCreate, *, region: str
+) -> Contact:
+    """Raises `ContactInvalid` and `ContactExists`."""
+    contact = Contact(tenant_id=tenant_id, **new.model_dump(exclude={"attributes"}))
+    contact.attributes = {name: value for name, value in new.attributes.items() if value}
+    return await _save(session, contact, region=region)
+
+
+async def update_contact(
+    session: AsyncSession, tenant_id: UUID, id: UUID, changes: ContactPatch, *, region: str
+) -> Contact:
+    """Raises `ContactNotFound`, `ContactInvalid` and `ContactExists`."""
+    contact = await crud.fetch(
+        session, visible(tenant_id).with_for_update(), id, missing=ContactNotFound
+    )
+    for name in changes.model_fields_set - {"attributes"}:
+        value = getattr(changes, name)
+        setattr(contact, name, "" if value is None and name in {"name", "company"} else value)
+    if "attributes" in changes.model_fields_set:
+        contact.attributes = _merged(contact.attributes, changes.attributes)
+    return await _save(session, contact, region=region)
+
+
+async def delete_contact(session: AsyncSession, tenant_id: UUID, id: UUID) -> None:
+    """Raises `ContactNotFound`."""
+    await session.delete(await get_contact(session, tenant_id, id))
+
+
+def _merged(old: dict[str, Any], changes: dict[str, str | None] | None) -> dict[str, Any]:
+    """JSON merge patch (RFC 7396); null for the whole takes everything away."""
+    if changes is None:
+        return {}
+    return {name: value for name, value in {**old, **changes}.items() if value}
+
+
+async def _save(session: AsyncSession, contact: Contact, *, region: str) -> Contact:
+    """Normalise and flush; in a savepoint, so that the caller's transaction survives a refusal."""
+    _normalize(contact, region)
+    try:
+        async with session.begin_nested():
+            session.add(contact)
+    except IntegrityError as error:
+        raise ContactExists(
+            "Another contact has this e-mail address, or has nothing but this phone."
+        ) from error
+    return contact
+
+
+def _normalize(contact: Contact, region: str) -> None:
+    """E-mail address and phone in normal form. Raises `ContactInvalid`."""
+    email = normalize_email(contact.email) if contact.email else None
+    phone = normalize_phone(contact.phone, region) if contact.phone else None
+    faults = [
+        FieldError(pointer, reason, EXPLANATIONS[reason])
+        for pointer, reason, is_wrong in (
+            ("/email", Reason.INVALID_EMAIL, bool(contact.email) and email is None),
+            ("/phone", Reason.INVALID_PHONE, bool(contact.phone) and phone is None),
+            ("", Reason.MISSING_KEY, not contact.email and not contact.phone),
+            ("/attributes", Reason.ATTRIBUTES_TOO_LARGE, _is_large(contact.attributes)),
+        )
+        if is_wrong
+    ]
+    if faults:
+        raise ContactInvalid("The contact can't be stored.", errors=faults)
+    contact.email, contact.phone = email, phone
+    contact.name_key = search_key(contact.name)
+
+
+def _is_large(attributes: dict[str, Any]) -> bool:
+    return len(orjson.dumps(attributes)) > MAX_ATTRIBUTES_CHARS
+
+
+def imports_of(tenant_id: UUID) -> Select[ContactImport]:
+    return select(ContactImport).where(ContactImport.tenant_id == tenant_id)
+
+
+async def get_import(session: AsyncSession, tenant_id: UUID, id: UUID) -> tuple[ContactImport, Job]:
+    """The import with its job. Raises `ImportNotFound`."""
+    found = await crud.fetch(session, imports_of(tenant_id), id, missing=ImportNotFound)
+    return found, await jobs.get_job(session, tenant_id, id)
+
+
+async def start_import(
+    session: AsyncSession, file: File, options: ImportOptions, *, created_by: UUID | None = None
+) -> Job:
+    """The import of a stored file with its job, in the caller's transaction; they share the id."""
+    await _forget_old_files(session, file.tenant_id)
+    job = await jobs.enqueue(
+        session,
+        ImportContacts(file_id=file.id, options=options),
+        tenant_id=file.tenant_id,
+        created_by=created_by,
+    )
+    started = ContactImport(
+        tenant_id=file.tenant_id, id=job.id, file_id=file.id, file_name=file.name or ""
+    )
+    await crud.insert(session, started)
+    return job
+
+
+async def delete_import(session: AsyncSession, tenant_id: UUID, id: UUID) -> None:
+    """Delete an import that is over, with its rejected rows and what is left of its file.
+
+    Contacts stay, and so does the job. Raises `ImportNotFound` and `ImportUnderWay`.
+    """
+    found, job = await get_import(session, tenant_id, id)
+    if job.state not in FINAL_STATES:
+        raise ImportUnderWay(f"Import {id} is {job.state}; cancel it first.")
+    if found.file_id is not None:
+        await session.execute(
+            delete(File).where(File.tenant_id == tenant_id, File.id == found.file_id)
+        )
+    await session.delete(found)
+
+
+async def list_rejects(
+    session: AsyncSession, tenant_id: UUID, import_id: UUID, *, after_line: int, limit: int
+) -> Sequence[ImportReject]:
+    """The rejected rows of an import behind a line, in file order."""
+    rejects = await session.scalars(
+        select(ImportReject)
+        .where(
+            ImportReject.tenant_id == tenant_id,
+            ImportReject.import_id == import_id,
+            ImportReject.line > after_line,
+        )
+        .order_by(ImportReject.line)
+        .limit(limit)
+    )
+    return rejects.all()
+
+
+async def _forget_old_files(session: AsyncSession, tenant_id: UUID) -> None:
+    """Delete the files of imports that failed long ago, so that they don't fill the quota."""
+    old = (
+        select(ContactImport.file_id)
+        .join(Job, (Job.tenant_id == ContactImport.tenant_id) & (Job.id == ContactImport.id))
+        .where(
+            ContactImport.tenant_id == tenant_id,
+            ContactImport.file_id.is_not(None),
+            is_final(),
+            Job.finished_at < func.now() - KEPT_AFTER_FAILURE,
+        )
+    )
+    await session.execute(delete(File).where(File.tenant_id == tenant_id, File.id.in_(old)))
