@@ -4,7 +4,6 @@ The rows are made from PostgreSQL's catalogue, so a new table is attacked as soo
 whose constraints the generated values don't satisfy fails here until `VALUES` has what it needs.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,17 +13,12 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from psycopg import errors as pg
 from psycopg import sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
-from sqlalchemy import text
 
-from jangada.config import Settings
 from jangada.db import Database, system_scope, tenant_scope
-from jangada.testing import make_person
 
 pytestmark = pytest.mark.anyio
 
@@ -446,75 +440,3 @@ async def test_a_tenant_that_is_no_id_is_an_error(raw: Raw, world: World) -> Non
         async with raw.transaction():
             await raw.execute("SELECT set_config('jangada.tenant_id', 'x'' OR true', true)")
             await raw.execute("SELECT 1 FROM jobs")
-
-
-STEPS: Final = ("one", "other", "system", "read", "failed", "savepoint", "cancelled")
-
-
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(steps=st.lists(st.sampled_from(STEPS), min_size=1, max_size=8))
-async def test_no_scope_outlives_its_transaction_on_a_pooled_connection(
-    lonely: tuple[Database, UUID, UUID], steps: list[str]
-) -> None:
-    database, one, other = lonely
-    for step in steps:
-        await take(step, database, one, other)
-        async with database.engine.connect() as connection:
-            assert await connection.scalar(text("SELECT count(*) FROM tenants")) == 0
-
-
-@pytest.fixture
-async def lonely(settings: Settings) -> AsyncIterator[tuple[Database, UUID, UUID]]:
-    """A pool with one connection, which two tenants share."""
-    database = Database(settings.database.model_copy(update={"pool_size": 1}))
-    one, other = await make_person(database, "One"), await make_person(database, "Other")
-    yield database, one.tenant_id, other.tenant_id
-    await database.close()
-
-
-async def take(step: str, database: Database, one: UUID, other: UUID) -> None:
-    visible = text("SELECT id FROM tenants ORDER BY id")
-    if step == "system":
-        async with database.system_transaction("test") as session:
-            assert {*(await session.scalars(visible))} >= {one, other}
-        return
-    scope = database.read(one) if step == "read" else database.transaction(one)
-    if step == "other":
-        scope, one = database.transaction(other), other
-    async with endings(step), scope as session:
-        if step == "savepoint":
-            async with endings("failed"), session.begin_nested():
-                await session.execute(text("SELECT set_config('jangada.tenant_id', '', true)"))
-                raise ZeroDivisionError
-        assert (await session.scalars(visible)).all() == [one]
-        if step == "failed":
-            raise ZeroDivisionError
-        if step == "cancelled":
-            raise asyncio.CancelledError
-
-
-@asynccontextmanager
-async def endings(step: str) -> AsyncIterator[None]:
-    try:
-        yield
-    except ZeroDivisionError:
-        assert step == "failed"
-    except asyncio.CancelledError:
-        assert step == "cancelled"
-
-
-async def test_tenants_that_take_turns_on_few_connections_stay_apart(settings: Settings) -> None:
-    database = Database(settings.database.model_copy(update={"pool_size": 2}))
-    tenants = [(await make_person(database, f"P{n}")).tenant_id for n in range(6)]
-
-    async def look(tenant: UUID) -> bool:
-        async with database.transaction(tenant) as session:
-            await session.execute(text("UPDATE tenants SET name = name"))
-            return (await session.scalars(text("SELECT id FROM tenants"))).all() == [tenant]
-
-    assert all(await asyncio.gather(*(look(tenant) for tenant in tenants * 10)))
-    await database.close()
