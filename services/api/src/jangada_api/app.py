@@ -60,9 +60,8 @@ def create_app(
     registry = registry or new_registry()
     app = Api(
         title=TITLE,
-        openapi_url="/openapi.json",
-        docs_url=None,
-        redoc_url=None,
+        # Served by `pages`, so that log lines and metrics name it.
+        openapi_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
         generate_unique_id_function=openapi.operation_id,

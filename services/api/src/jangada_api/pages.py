@@ -1,4 +1,4 @@
-"""`/docs` (Swagger UI) and `/redoc`, from assets that are shipped with us: they work offline.
+"""`/openapi.json`, and pages to read it: `/docs` (Swagger UI) and `/redoc`, which work offline.
 
 The pages have a policy of their own: scripts only from here and none inline; inline styles, which
 both programs write; the worker of ReDoc's search. Everything else has the strict one.
@@ -7,8 +7,8 @@ both programs write; the worker of ReDoc's search. Everything else has the stric
 from importlib.resources import files
 from typing import Final
 
-from fastapi import APIRouter, Response
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -43,6 +43,11 @@ def _page(title: str, head: str, body: str) -> HTMLResponse:
         f'<link rel="stylesheet" href="static/pages.css">{head}</head><body>{body}</body></html>'
     )
     return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
+
+
+@router.get("/openapi.json")
+async def openapi_document(request: Request) -> JSONResponse:
+    return JSONResponse(request.app.openapi())
 
 
 @router.get("/docs")

@@ -1,0 +1,245 @@
+"""`jangada api` as a process of its own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+import jangada_api.commands
+from jangada.config import Settings
+from jangada.db import Database
+from jangada.testing import MASTER_KEY
+from jangada_api.server import PortInUse, Sockets, announce, listen, open_sockets, url_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+WAIT_SECONDS = 60
+
+
+class Process:
+    """An API process, started; `urls` is its ready line."""
+
+    def __init__(self, settings: Settings, *options: str) -> None:
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("JANGADA_")},
+            "JANGADA_DATABASE__URL": settings.database.url.get_secret_value(),
+            "JANGADA_VALKEY__URL": settings.valkey.url.get_secret_value(),
+            "JANGADA_AUTH__MASTER_KEY": MASTER_KEY,
+            "JANGADA_API__PORT": "0",
+            "JANGADA_API__MANAGEMENT_PORT": "0",
+            "JANGADA_TELEMETRY__LOG_FORMAT": "json",
+        }
+        read, write = os.pipe()
+        command = [sys.executable, "-m", "jangada", "api", *options]
+        self.child = subprocess.Popen(  # noqa: S603 - our own program
+            command,
+            env=environment | {"JANGADA_READY_FD": str(write)},
+            pass_fds=[write],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.close(write)
+        with os.fdopen(read) as ready:
+            self.urls: dict[str, str] = json.loads(ready.readline() or "{}")
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """The exit code and what was logged."""
+        self.child.send_signal(number)
+        _, log = self.child.communicate(timeout=WAIT_SECONDS)
+        return self.child.returncode, log
+
+    def kill(self) -> None:
+        if self.child.poll() is None:
+            self.child.kill()
+        self.child.communicate()
+
+
+@pytest.fixture
+def process(settings: Settings) -> Iterator[Process]:
+    process = Process(settings)
+    yield process
+    process.kill()
+
+
+@asynccontextmanager
+async def to(url: str, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=WAIT_SECONDS) as client:
+        yield client
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_serves_both_ports_and_stops_cleanly(settings: Settings, number: int) -> None:
+    process = Process(settings)
+    try:
+        async with to(process.urls["api_url"]) as client:
+            response = await client.get("/v1/jobs")
+            assert response.status_code == 401
+            assert "server" not in response.headers
+            assert (await client.get("/health/live")).status_code == 404
+            assert (await client.get("/metrics")).status_code == 404
+        async with to(process.urls["management_url"]) as client:
+            assert (await client.get("/health/ready")).json()["status"] == "ready"
+            assert (await client.get("/v1/jobs")).status_code == 404
+    finally:
+        code, log = process.stop(number)
+    events = [json.loads(line)["event"] for line in log.splitlines()]
+    assert code == 0
+    assert events == ["listening", "request", "request", "request", "shutting down", "stopped"]
+
+
+async def sign_up(client: httpx.AsyncClient) -> None:
+    """Register and sign in: the client is signed in afterwards."""
+    person: dict[str, Any] = {"email": "ana@example.com", "password": "the tide goes out at six"}
+    assert (
+        await client.post("/v1/auth/register", json=person | {"name": "Ana"})
+    ).status_code == 201
+    tokens = (await client.post("/v1/auth/login", json=person)).json()
+    client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+
+
+async def insert_job(database: Database) -> str:
+    async with database.system_transaction("test data") as session:
+        job_id = await session.scalar(
+            text(
+                "INSERT INTO jobs (tenant_id, id, kind, queue, state, args, errors, max_attempts,"
+                " scheduled_at, tags, metadata) SELECT id, gen_random_uuid(), 'test', 'default',"
+                " 'available', '{}', '[]', 1, now(), '{}', '{}' FROM tenants RETURNING id"
+            )
+        )
+    return str(job_id)
+
+
+async def test_at_the_end_streams_are_closed_whole_and_the_port_is_not_ready(
+    process: Process, database: Database
+) -> None:
+    async with to(process.urls["api_url"]) as client:
+        await sign_up(client)
+        path = f"/v1/jobs/{await insert_job(database)}/events"
+        async with client.stream("GET", path) as response:
+            lines = response.aiter_lines()
+            assert await anext(lines) == "event: job"
+            process.child.send_signal(signal.SIGTERM)
+            rest = [line async for line in lines]
+            assert any(line.startswith("data: ") for line in rest)
+    code, _ = process.stop()
+    assert code == 0
+
+
+async def test_a_second_signal_insists(process: Process) -> None:
+    """The first waits for a connection that sends its body slowly; the second does not."""
+    host, port = process.urls["api_url"].removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        process.child.send_signal(signal.SIGTERM)
+        assert process.child.stderr is not None
+        for line in process.child.stderr:
+            if json.loads(line)["event"] == "shutting down":
+                break
+        code, _ = process.stop()
+    assert code == 0
+
+
+async def test_a_port_in_use_is_said_and_the_exit_code_is_1(settings: Settings) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        process = Process(settings, "--port", str(port))
+        _, log = process.child.communicate(timeout=WAIT_SECONDS)
+    assert process.child.returncode == 1
+    assert process.urls == {}
+    assert f"Cannot listen on 127.0.0.1:{port}" in log
+    assert "Traceback" not in log
+
+
+async def test_a_missing_key_is_named_and_the_exit_code_is_1(settings: Settings) -> None:
+    environment = {"PATH": os.environ["PATH"], "JANGADA_API__PORT": "0"}
+    command = [sys.executable, "-m", "jangada", "api", "--management-port", "0"]
+    ran = subprocess.run(  # noqa: ASYNC221, S603 - nothing else runs meanwhile
+        command, env=environment, check=False, capture_output=True, text=True, timeout=WAIT_SECONDS
+    )
+    assert ran.returncode == 1
+    assert "JANGADA_AUTH__MASTER_KEY" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+async def started_at(url: str) -> str:
+    async with to(url) as client:
+        metrics = (await client.get("/metrics")).text
+    return next(line for line in metrics.splitlines() if line.startswith("process_start_time"))
+
+
+async def other_than(before: str, url: str) -> str:
+    """When the process started that serves now, once it is another one."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            # A connection that the old process accepted in its last moment is closed unanswered.
+            with contextlib.suppress(httpx.TransportError):
+                if (now := await started_at(url)) != before:
+                    return now
+
+
+async def test_with_reload_a_change_of_the_code_starts_it_anew(settings: Settings) -> None:
+    process = Process(settings, "--reload")
+    try:
+        before = await started_at(process.urls["management_url"])
+        os.utime(jangada_api.commands.__file__)
+        await other_than(before, process.urls["management_url"])
+        async with to(process.urls["api_url"]) as client:
+            assert (await client.get("/v1/jobs")).status_code == 401
+    finally:
+        code, _ = process.stop()
+    assert code == 0
+
+
+async def test_an_address_that_is_not_ours_is_said(settings: Settings) -> None:
+    with pytest.raises(PortInUse, match="Cannot listen on"):
+        listen("203.0.113.1", 0)
+    with pytest.raises(PortInUse, match="Cannot listen on"):
+        listen("no such host", 0)
+
+
+async def test_both_sockets_are_opened_or_none(settings: Settings) -> None:
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    with listen("127.0.0.1", 0) as taken:
+        api = settings.api.model_copy(
+            update={"port": port, "management_port": taken.getsockname()[1]}
+        )
+        with pytest.raises(PortInUse):
+            open_sockets(settings.model_copy(update={"api": api}))
+    listen("127.0.0.1", port).close()
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")],  # noqa: S104
+)
+async def test_urls_can_be_used_on_this_machine(host: str, shown: str) -> None:
+    with listen(host, 0) as listening:
+        assert url_of(listening) == f"http://{shown}:{listening.getsockname()[1]}"
+
+
+async def test_the_ready_line_goes_where_it_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = tmp_path / "ready"
+    monkeypatch.setenv("JANGADA_READY_FD", str(os.open(line, os.O_WRONLY | os.O_CREAT)))
+    with listen("127.0.0.1", 0) as public, listen("127.0.0.1", 0) as management:
+        sockets = Sockets(public, management)
+        announce(sockets)
+        assert json.loads(line.read_text()) == sockets.urls()
