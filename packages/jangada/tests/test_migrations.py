@@ -1,0 +1,350 @@
+"""Migrations up, down and at once, on empty and full databases, and against locks."""
+
+import asyncio
+import importlib
+import pkgutil
+import re
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import pytest
+import stamina
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from pydantic import SecretStr
+from sqlalchemy import Connection, String
+
+import jangada
+from jangada.config import DatabaseSettings
+from jangada.db import Base, Database, DatabaseUnavailable, new_id
+from jangada.jobs import service
+from jangada.jobs.schemas import JobArgs
+from jangada.local.postgres import EmbeddedPostgres
+from jangada.migrations import run
+from jangada.testing import make_person
+
+WITHOUT_MODEL: Final = {
+    "alembic_version": "Alembic's own",
+    "deleted_blobs": "written by a trigger, read by SQL",
+    "session_ends": "written by a trigger, read by SQL",
+}
+"""Tables that no ORM class stands for."""
+
+PATIENCE: Final = 60
+
+
+def revisions() -> list[str]:
+    """Oldest first."""
+    script = ScriptDirectory.from_config(run.configuration())
+    return [each.revision for each in script.walk_revisions()][::-1]
+
+
+def settings_for(url: str, **more: Any) -> DatabaseSettings:  # noqa: ANN401 - of many types
+    return DatabaseSettings.model_validate({"url": SecretStr(url)} | more)
+
+
+@pytest.fixture
+def empty_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A database without a single table."""
+    name = f"empty_{new_id().hex}"
+    yield postgres.create_database(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def empty(empty_url: str) -> DatabaseSettings:
+    return settings_for(empty_url)
+
+
+def snapshot(settings: DatabaseSettings) -> dict[str, list[tuple[Any, ...]]]:
+    """All that migrations make, as the catalogue has it."""
+    queries = {
+        "columns": """SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod),
+            attnotnull, pg_get_expr(adbin, adrelid) FROM pg_attribute
+            LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+            JOIN pg_class ON pg_class.oid = attrelid
+            WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0""",
+        "constraints": """SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
+            WHERE connamespace = 'public'::regnamespace""",
+        "indexes": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "policies": "SELECT tablename, policyname, qual FROM pg_policies",
+        "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+        "triggers": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal",
+    }
+    with psycopg.connect(settings.url.get_secret_value()) as connection:
+        return {
+            name: sorted(connection.execute(query.encode()).fetchall(), key=repr)
+            for name, query in queries.items()
+        }
+
+
+def test_up_down_and_up_again_is_where_up_is(empty: DatabaseSettings) -> None:
+    bare = snapshot(empty)
+    assert run.current(empty) is None
+    assert run.upgrade(empty) == run.head()
+    once = snapshot(empty)
+    assert run.downgrade(empty, target="base") is None
+    left = [row for row in snapshot(empty)["columns"] if row[0] != "alembic_version"]
+    assert left == bare["columns"] == []
+    assert run.upgrade(empty) == run.head()
+    assert snapshot(empty) == once
+
+
+def test_every_revision_can_be_taken_back_by_itself(empty: DatabaseSettings) -> None:
+    for revision in revisions():
+        before = snapshot(empty)
+        assert run.upgrade(empty, target=revision) == revision
+        after = snapshot(empty)
+        run.downgrade(empty, target="-1")
+        if revision != revisions()[0]:
+            assert snapshot(empty) == before
+        run.upgrade(empty, target=revision)
+        assert snapshot(empty) == after
+
+
+def test_revisions_are_in_line_and_say_when_they_run() -> None:
+    """`is_newer` compares the ids as text; `pre` runs before the new code, `post` after it."""
+    script = ScriptDirectory.from_config(run.configuration())
+    found = list(script.walk_revisions())
+    ids = [each.revision for each in found]
+    assert ids == sorted(ids, reverse=True)
+    assert [each.down_revision for each in found] == [*ids[1:], None]
+    names = [Path(each.path).name for each in found]
+    assert [name for name in names if not re.fullmatch(r"\d{4}_(pre|post)_\w+\.py", name)] == []
+
+
+class Ping(JobArgs):
+    """A job that says nothing."""
+
+    kind = "test.ping"
+
+
+async def seed(url: str) -> None:
+    database = Database(settings_for(url))
+    person = await make_person(database)
+    async with database.transaction(person.tenant_id) as session:
+        await service.enqueue(session, Ping(), tenant_id=person.tenant_id)
+    await database.close()
+
+
+def test_a_full_database_migrates_down_and_up(empty: DatabaseSettings, empty_url: str) -> None:
+    run.upgrade(empty)
+    asyncio.run(seed(empty_url))
+    assert run.upgrade(empty) == run.head()
+    assert rows_of_people(empty) == (1, 1)
+    assert run.downgrade(empty, target="0001") == "0001"
+    assert run.upgrade(empty) == run.head()
+    assert rows_of_people(empty) == (1, 1)
+    assert run.downgrade(empty, target="base") is None
+
+
+def rows_of_people(settings: DatabaseSettings) -> tuple[int, int]:
+    with psycopg.connect(settings.url.get_secret_value()) as connection:
+        connection.execute("SELECT set_config('jangada.scope', 'system', true)")
+        row = connection.execute(
+            "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM memberships)"
+        ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+async def in_a_process(url: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "jangada",
+        "migrate",
+        env={"JANGADA_DATABASE__URL": url, "JANGADA_TELEMETRY__LOG_FORMAT": "json"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+@pytest.mark.anyio
+async def test_of_five_runners_at_once_one_applies_and_all_succeed(empty_url: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        ended = await asyncio.gather(*(in_a_process(empty_url) for _ in range(5)))
+    assert [code for code, _ in ended] == [0] * 5
+    applied = [output.count("Running upgrade") for _, output in ended]
+    assert sorted(applied) == [0, 0, 0, 0, len(revisions())]
+    assert all(f"The schema is at {run.head()}." in output for _, output in ended)
+
+
+def lock_tenants(url: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A transaction of somebody else that every later revision must wait for."""
+    connection = psycopg.connect(url)
+    connection.execute("LOCK TABLE tenants IN ACCESS EXCLUSIVE MODE")
+    return connection
+
+
+def waiting_pids(url: str) -> set[int]:
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            """SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+            AND application_name = 'jangada-migrate' AND wait_event_type = 'Lock'"""
+        ).fetchall()
+    return {row[0] for row in found}
+
+
+def test_a_locked_table_is_tried_again_until_it_is_free(empty: DatabaseSettings) -> None:
+    url = empty.url.get_secret_value()
+    run.upgrade(empty, target="0001")
+    hurried = settings_for(url, lock_timeout="100ms")
+    with lock_tenants(url) as holder, ThreadPoolExecutor(1) as pool:
+        migrating: Future[str | None] = pool.submit(run.upgrade, hurried)
+        tries = set[int]()
+        while len(tries) < 2:
+            assert not migrating.done()
+            tries |= waiting_pids(url)
+        holder.rollback()
+        assert migrating.result(timeout=PATIENCE) == run.head()
+
+
+def test_a_table_that_stays_locked_is_given_up_and_nothing_has_changed(
+    empty: DatabaseSettings,
+) -> None:
+    url = empty.url.get_secret_value()
+    run.upgrade(empty, target="0001")
+    before = snapshot(empty)
+    hurried = settings_for(url, lock_timeout="50ms")
+    with (
+        lock_tenants(url),
+        stamina.set_testing(True, attempts=2),
+        pytest.raises(run.SchemaLocked),
+    ):
+        run.upgrade(hurried)
+    assert run.current(empty) == "0001"
+    assert snapshot(empty) == before
+
+
+def test_a_migration_waits_for_no_lock_and_no_statement_for_long(empty: DatabaseSettings) -> None:
+    timeouts = {"lock_timeout": timedelta(seconds=4), "statement_timeout": run.STATEMENT_TIMEOUT}
+    with run._connected(empty, timeouts) as connection:
+        for name, value in (("lock_timeout", "4s"), ("statement_timeout", "5s")):
+            assert connection.exec_driver_sql(f"SHOW {name}").scalar_one() == value
+
+
+def test_the_urls_own_options_hold_for_migrations(empty_url: str) -> None:
+    """As where every application has a schema of its own."""
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("CREATE SCHEMA app")
+    run.upgrade(settings_for(f"{empty_url}&options=-csearch_path%3Dapp"))
+    with psycopg.connect(empty_url) as connection:
+        schemas = connection.execute(
+            "SELECT DISTINCT schemaname FROM pg_tables WHERE tableowner = current_user"
+        ).fetchall()
+    assert schemas == [("app",)]
+
+
+def set_revision(settings: DatabaseSettings, revision: str) -> None:
+    with psycopg.connect(settings.url.get_secret_value()) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = %s", (revision,))
+
+
+def test_a_newer_schema_is_left_as_it_is(empty: DatabaseSettings) -> None:
+    """During a rollback the older release finds its tables: migrations only expand."""
+    run.upgrade(empty)
+    set_revision(empty, "9999")
+    before = snapshot(empty)
+    assert run.is_newer(run.current(empty))
+    assert run.upgrade(empty) == "9999"
+    assert snapshot(empty) == before
+
+
+def test_an_absent_server_is_said_to_be_absent() -> None:
+    with pytest.raises(DatabaseUnavailable):
+        run.current(settings_for("postgresql://u@/d?host=/nowhere"))
+
+
+def test_the_command_checks_without_changing_and_migrates(
+    program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, empty: DatabaseSettings
+) -> None:
+    monkeypatch.setenv("JANGADA_DATABASE__URL", empty.url.get_secret_value())
+    wanted = f"this release needs {run.head()}."
+    absent = program("migrate", "--check")
+    assert absent.code == 1
+    assert f"The schema is at None; {wanted}\n" in absent.err
+    assert run.current(empty) is None
+    assert program("migrate").out == f"The schema is at {run.head()}.\n"
+    present = program("migrate", "--check")
+    assert (present.code, present.out) == (0, f"The schema is at {run.head()}; {wanted}\n")
+    set_revision(empty, "0001")
+    assert program("migrate", "--check").code == 1
+    set_revision(empty, "9999")
+    assert program("migrate", "--check").code == 0
+    ahead = program("migrate")
+    assert ahead.code == 0
+    assert "(newer than this release; nothing to do)" in ahead.out
+
+
+def test_the_command_says_why_it_cannot_and_warns_of_slips(
+    program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JANGADA_DATABASE__URL", "postgresql://u:canary@/d?host=/nowhere")
+    monkeypatch.setenv("JANGADA_DATABSE__URL", "canary")
+    monkeypatch.setenv("JANGADA_TELEMETRY__LOG_FORMAT", "json")
+    ended = program("migrate")
+    assert ended.code == 69
+    assert "/nowhere" in ended.err
+    assert '"nearest":"JANGADA_DATABASE__URL"' in ended.err
+    assert "canary" not in ended.out + ended.err
+
+
+def same_text(*columns_and_types: object) -> bool | None:
+    """All text is `text` in PostgreSQL: a length is a CHECK, an enum one of values."""
+    *_, inspected, declared = columns_and_types
+    return False if isinstance(inspected, String) and isinstance(declared, String) else None
+
+
+def is_expressed(_: object, name: str | None, kind: str, *__: object) -> bool:
+    """Indexes and unique keys are said once, in the migration, with their conditions."""
+    return kind not in {"index", "unique_constraint"} and name not in WITHOUT_MODEL
+
+
+def differences(connection: Connection) -> list[Any]:
+    options = {
+        "compare_type": same_text,
+        "include_object": is_expressed,
+        "include_name": lambda name, kind, _: kind != "table" or name not in WITHOUT_MODEL,
+    }
+    context = MigrationContext.configure(connection, opts=options)
+    return list(compare_metadata(context, Base.metadata))
+
+
+@pytest.mark.anyio
+async def test_the_models_are_what_the_migrations_make(database: Database) -> None:
+    for module in pkgutil.walk_packages(jangada.__path__, "jangada."):
+        if module.name.endswith(".models"):
+            importlib.import_module(module.name)
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+        names = await connection.run_sync(lambda sync: sync.dialect.get_table_names(sync))
+    assert set(WITHOUT_MODEL) == set(names) - set(Base.metadata.tables)
+
+
+@pytest.mark.anyio
+async def test_a_difference_between_model_and_migration_is_found(database: Database) -> None:
+    """The test above is no rubber stamp."""
+    alterations: list[tuple[str, str]] = [
+        ("ALTER TABLE jobs ALTER COLUMN kind DROP NOT NULL", "modify_nullable"),
+        ("ALTER TABLE jobs ADD COLUMN extra integer", "remove_column"),
+        ("ALTER TABLE jobs ALTER COLUMN attempt TYPE bigint", "modify_type"),
+        ("ALTER TABLE memberships DROP CONSTRAINT fk_memberships_user_id_users", "add_fk"),
+    ]
+    for statement, expected in alterations:
+        assert expected in await found_after(database, statement)
+
+
+async def found_after(database: Database, statement: str) -> str:
+    async with database.engine.connect() as connection:
+        await connection.exec_driver_sql(statement)
+        found: Awaitable[list[Any]] = connection.run_sync(differences)
+        return repr(await found)
