@@ -8,13 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from sqlalchemy import text
 
 import jangada_api.commands
@@ -31,7 +34,7 @@ WAIT_SECONDS = 60
 class Process:
     """An API process, started; `urls` is its ready line."""
 
-    def __init__(self, settings: Settings, *options: str) -> None:
+    def __init__(self, settings: Settings, *options: str, **variables: str) -> None:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("JANGADA_")},
             "JANGADA_DATABASE__URL": settings.database.url.get_secret_value(),
@@ -40,6 +43,7 @@ class Process:
             "JANGADA_API__PORT": "0",
             "JANGADA_API__MANAGEMENT_PORT": "0",
             "JANGADA_TELEMETRY__LOG_FORMAT": "json",
+            **variables,
         }
         read, write = os.pipe()
         command = [sys.executable, "-m", "jangada", "api", *options]
@@ -107,6 +111,66 @@ async def sign_up(client: httpx.AsyncClient) -> None:
     ).status_code == 201
     tokens = (await client.post("/v1/auth/login", json=person)).json()
     client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+
+
+class Collector(HTTPServer):
+    """An OTLP/HTTP receiver."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Receive)
+        self.received: list[bytes] = []
+
+
+class Receive(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        cast(Collector, self.server).received.append(body)
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+async def test_a_request_is_one_span_without_data_in_the_caller_s_trace(
+    settings: Settings, collector: Collector
+) -> None:
+    endpoint = f"http://127.0.0.1:{collector.server_port}"
+    process = Process(settings, JANGADA_TELEMETRY__OTLP_ENDPOINT=endpoint)
+    try:
+        trace = "0af7651916cd43dd8448eb211c80319c"
+        async with to(
+            process.urls["api_url"], traceparent=f"00-{trace}-b7ad6b7169203331-01"
+        ) as client:
+            await client.get("/v1/jobs/canary", params={"q": "canary@example.org"})
+    finally:
+        _, log = process.stop()
+    bodies = b"".join(collector.received)
+    spans = [
+        span
+        for body in collector.received
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+    (line,) = [json.loads(line) for line in log.splitlines() if '"event":"request"' in line]
+    assert [(span.name, span.trace_id.hex()) for span in spans] == [
+        ("GET /v1/jobs/{job_id}", trace)
+    ]
+    assert (line["trace_id"], line["span_id"]) == (trace, spans[0].span_id.hex())
+    assert b"canary" not in bodies
+    assert "canary" not in log
 
 
 async def insert_job(database: Database) -> str:

@@ -1,0 +1,187 @@
+"""Nothing that a client sends is seen in a log line, at DEBUG and in failures too.
+
+A canary is put wherever a client can put something; then the lines are searched for it.
+"""
+
+import json
+import logging
+import re
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI, Request
+from pydantic import BaseModel
+from sqlalchemy import insert, select, text
+
+from jangada.config import Settings
+from jangada.db import Database, new_id
+from jangada.jobs.models import Job
+from jangada.telemetry import get_logger
+from jangada.tenants.models import User
+from jangada.testing import Person
+from jangada_api.app import create_app
+from jangada_api.deps import RuntimeDep, SessionDep
+from jangada_api.testing import LogLines, SignIn
+
+pytestmark = pytest.mark.anyio
+
+JWT = "eyJhbGciOiJFZERTQSIsImtpZCI6ImNhbmFyeSJ9.eyJzdWIiOiJjYW5hcnkifQ.canary-signature"
+CANARY = "canary.person@example.org"
+HEADERS = {
+    "Authorization": f"Bearer {JWT}",
+    "Cookie": "session=canary",
+    "Referer": f"https://canary.example/?token={JWT}",
+    "User-Agent": f"canary/1.0 ({CANARY})",
+    "X-Api-Key": "canary",
+    "X-Forwarded-For": "canary",
+    "X-Request-ID": CANARY,
+    "traceparent": "canary",
+}
+QUERY = {"cursor": "canary", "limit": "canary", "q": CANARY, "token": JWT, "state": "canary"}
+BODY: dict[str, Any] = {
+    "email": CANARY,
+    "name": "canary",
+    "password": "canary-Password-9!",
+    "current_password": "canary-Password-9!",
+    "new_password": "canary",
+    "refresh_token": JWT,
+    "canary": "canary",
+}
+
+OPERATIONS = [
+    (method.upper(), path)
+    for path, item in create_app(Settings.model_construct()).openapi()["paths"].items()
+    for method in item
+]
+
+router = APIRouter(prefix="/test")
+
+
+class Secret(BaseModel):
+    value: str
+
+
+@router.post("/error/{where}")
+async def fail(request: Request, secret: Secret, where: str) -> None:
+    raise RuntimeError(f"{secret.value} {where} {request.headers} {request.query_params}")
+
+
+@router.post("/sql/{statement}")
+async def sql(session: SessionDep, secret: Secret, statement: str) -> None:
+    """Errors whose report by PostgreSQL quotes the value."""
+    statements: dict[str, Any] = {
+        "syntax": text(f"SELECT '{secret.value}' FROM"),
+        "cast": select(Job).where(text("CAST(:v AS uuid) IS NULL").bindparams(v=secret.value)),
+        "unique": insert(User).values(
+            id=new_id(), email=secret.value, email_key="taken", name=secret.value
+        ),
+        "raise": text(f"DO $$ BEGIN RAISE EXCEPTION '{secret.value}'; END $$"),
+    }
+    await session.execute(statements[statement])
+
+
+@router.post("/direct")
+async def direct(runtime: RuntimeDep, secret: Secret) -> None:
+    async with runtime.database.direct() as connection:
+        await connection.execute("SELECT %s::int", (secret.value,))
+
+
+@router.post("/logs")
+async def careless(secret: Secret) -> None:
+    """Code that logs what it should not."""
+    log = get_logger("jangada_api.careless")
+    log.info("signed in", password=secret.value, email=secret.value, body={"x": secret.value})
+    log.info(f"mail to {CANARY} with {JWT}", secret=secret)  # noqa: G004 - careless
+    log.warning("failed", error=ValueError(secret.value))
+    logging.getLogger("library").warning("refused %s: %s", JWT, ValueError(secret.value))
+
+
+@pytest.fixture(autouse=True)
+async def routes(app: FastAPI, database: Database) -> None:
+    app.include_router(router)
+    async with database.system_transaction("test data") as session:
+        session.add(User(id=new_id(), email="x", email_key="taken", name="x"))
+
+
+def lines_without_canary(log_lines: LogLines) -> list[dict[str, Any]]:
+    written = log_lines.text()
+    assert "canary" not in written.lower()
+    return [json.loads(line) for line in written.splitlines()]
+
+
+@pytest.mark.parametrize("is_signed_in", [True, False])
+async def test_no_route_logs_what_it_was_sent(
+    *,
+    client: httpx.AsyncClient,
+    person: Person,
+    sign_in: SignIn,
+    log_lines: LogLines,
+    is_signed_in: bool,
+) -> None:
+    for method, template in OPERATIONS:
+        path = re.sub(r"{\w+}", "canary", template)
+        headers = HEADERS | (await sign_in(person) if is_signed_in else {})
+        response = await client.request(method, path, params=QUERY, headers=headers, json=BODY)
+        assert response.status_code < 500
+    lines = lines_without_canary(log_lines)
+    assert len([line for line in lines if line["event"] == "request"]) == len(OPERATIONS)
+
+
+async def test_registering_and_signing_in_log_neither_address_nor_password(
+    client: httpx.AsyncClient, log_lines: LogLines
+) -> None:
+    password = "canary birds sing at six"
+    person = {"email": CANARY, "password": password}
+    statuses = []
+    for path, body in [
+        ("register", person | {"name": "canary"}),
+        ("register", person | {"name": "canary"}),
+        ("register", person | {"name": "canary", "password": "canary.person"}),
+        ("login", person),
+        ("login", person | {"password": "canary"}),
+        ("refresh", {"refresh_token": JWT}),
+    ]:
+        response = await client.post(f"/v1/auth/{path}", json=body)
+        statuses.append(response.status_code)
+    assert statuses == [201, 409, 422, 200, 401, 401]
+    lines_without_canary(log_lines)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/test/error/canary",
+        "/test/sql/syntax",
+        "/test/sql/cast",
+        "/test/sql/unique",
+        "/test/sql/raise",
+        "/test/direct",
+    ],
+)
+async def test_no_failure_logs_what_it_was_sent(
+    caller: httpx.AsyncClient, log_lines: LogLines, path: str
+) -> None:
+    headers = HEADERS | {"Authorization": caller.headers["Authorization"]}
+    response = await caller.post(path, params=QUERY, headers=headers, json={"value": CANARY})
+    assert response.status_code in {409, 500}
+    assert "canary" not in response.text
+    lines = lines_without_canary(log_lines)
+    assert lines[-1]["status"] == response.status_code
+
+
+async def test_careless_code_logs_it_neither(
+    caller: httpx.AsyncClient, log_lines: LogLines
+) -> None:
+    response = await caller.post("/test/logs", json={"value": "canary-Password-9!"})
+    assert response.status_code == 200
+    assert len(lines_without_canary(log_lines)) == 5
+
+
+async def test_malformed_bodies_are_not_logged(
+    caller: httpx.AsyncClient, log_lines: LogLines
+) -> None:
+    for body in (b'{"value": "canary', b"canary", b'["canary"]', b'{"value": "canary\xff"}'):
+        headers = {"Content-Type": "application/json"}
+        await caller.post("/test/logs", content=body, headers=headers)
+    lines_without_canary(log_lines)
