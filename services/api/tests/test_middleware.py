@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from fastapi.routing import iter_route_contexts
 from prometheus_client import CollectorRegistry, generate_latest
+from starlette.middleware import Middleware
 from starlette.types import Message, Receive, Scope
 
 from jangada.config import Settings
@@ -229,6 +230,7 @@ async def test_a_request_is_one_line_without_path_query_or_header(
     text = log_lines.text()
     assert "canary" not in text
     assert '"route":"/test/things/{thing}"' in text
+    assert '"client":"203.0.113.7"' in text
 
 
 async def test_a_failure_is_logged_once_with_its_place_and_warned_of(
@@ -311,6 +313,29 @@ async def test_a_route_may_allow_more(small: httpx.AsyncClient) -> None:
 
 async def test_a_body_that_nobody_reads_is_no_fault(small: httpx.AsyncClient) -> None:
     assert (await small.post("/test/unread", content=b"x" * 5000)).status_code == 200
+
+
+async def test_a_client_that_leaves_is_no_failure(app: FastAPI, log_lines: LogLines) -> None:
+    async def leave() -> Message:
+        return {"type": "http.disconnect"}
+
+    assert await ask(app, "/test/upload", leave) == []
+    (line,) = log_lines.all()
+    assert (line["level"], line["status"], line["outcome"]) == ("info", None, "the client left")
+    assert ("POST", "/test/upload", "499") in counted(app.state.registry)
+
+
+async def test_a_failure_of_the_middleware_itself_is_a_problem_too(app: FastAPI) -> None:
+    async def explode(*_: object) -> None:
+        raise RuntimeError("canary")
+
+    app.user_middleware.insert(0, Middleware(lambda _: explode))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
+        response = await client.get("/test/things/1")
+    assert response.status_code == 500
+    assert response.json()["code"] == "internal.error"
+    assert response.headers["x-content-type-options"] == "nosniff"
 
 
 async def ask(app: FastAPI, path: str, receive: Receive) -> list[Message]:

@@ -1,6 +1,7 @@
 """One request is one transaction, and its commit comes before the answer."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -10,10 +11,13 @@ from fastapi import APIRouter, Depends, FastAPI
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from jangada.config import Settings
 from jangada.db import Database
 from jangada.jobs.models import Job
 from jangada.testing import Person
+from jangada_api.app import create_app
 from jangada_api.deps import ReadSessionDep, RuntimeDep, SessionDep, get_session
+from jangada_api.testing import connect, open_session
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +102,23 @@ async def test_a_connection_lost_before_the_commit_is_503(caller: httpx.AsyncCli
     response = await caller.get("/test/lost")
     assert response.status_code == 503
     assert response.json()["code"] == "database.unavailable"
+
+
+async def test_when_the_pool_is_full_the_answer_is_503_and_comes_soon(
+    settings: Settings, person: Person
+) -> None:
+    small = {"pool_size": 1, "pool_timeout": timedelta(milliseconds=100)}
+    database = settings.database.model_copy(update=small)
+    app = create_app(settings.model_copy(update={"database": database}))
+    async with app.router.lifespan_context(app):
+        headers = await open_session(app, person)
+        async with connect(app, headers=headers) as client:
+            assert (await client.get("/v1/jobs")).status_code == 200
+            async with app.state.runtime.database.read(person.tenant_id):
+                response = await client.get("/v1/jobs")
+            assert (await client.get("/v1/jobs")).status_code == 200
+    assert (response.status_code, response.json()["code"]) == (503, "database.busy")
+    assert response.headers["retry-after"] == "1"
 
 
 async def test_without_the_scope_the_answer_would_have_lied(

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, override
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from opentelemetry.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
@@ -19,6 +19,7 @@ from jangada_api import accounts, jobs, openapi, pages, problems
 from jangada_api.health import open_health
 from jangada_api.middleware import (
     ORDER,
+    SECURITY_HEADERS,
     AccessLog,
     BodyLimit,
     Failures,
@@ -72,6 +73,7 @@ def create_app(
     app.state.settings, app.state.given_runtime, app.state.registry = settings, runtime, registry
     app.state.streams = 0
     problems.install(app)
+    app.add_exception_handler(Exception, _last_resort)
     for router in (*ROUTERS, pages.router):
         app.include_router(router)
     app.mount("/static", pages.assets())
@@ -80,13 +82,19 @@ def create_app(
     return app
 
 
+async def _last_resort(_: Request, __: Exception) -> Response:
+    """The answer when the middleware itself fails; the server logs why."""
+    own = {name.decode(): value.decode() for name, value in SECURITY_HEADERS.items()}
+    return problems.answer(500, headers=own)
+
+
 def _middleware(
     settings: Settings, registry: CollectorRegistry, *, is_traced: bool
 ) -> list[Middleware]:
     options: dict[type[Any], dict[str, Any]] = {
         RequestId: {"is_traced": is_traced},
         HttpMetrics: {"registry": registry},
-        AccessLog: {},
+        AccessLog: {"trusted_proxies": settings.api.trusted_proxies},
         SecurityHeaders: {},
         BodyLimit: {"max_bytes": settings.api.max_body_bytes},
         Failures: {},

@@ -16,10 +16,12 @@ from time import perf_counter
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jangada.db import new_id
 from jangada.telemetry import DURATION_BUCKETS, bind, get_logger, unbind_all
+from jangada_api.forwarded import Networks, client_address
 from jangada_api.problems import CODE_IN_SCOPE, Problem, RequestRefused, response_to, too_large
 
 log = get_logger("jangada_api.access")
@@ -126,8 +128,9 @@ class HttpMetrics:
 class AccessLog:
     """One line per request, after it: route, status, duration; no path, query or header."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, trusted_proxies: Networks) -> None:
         self.app = app
+        self.trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -138,7 +141,8 @@ class AccessLog:
             await self.app(scope, receive, answer.watching(send))
         finally:
             write = log.warning if (answer.status or CLIENT_LEFT) >= SERVER_ERROR else log.info
-            write("request", **_line(scope, answer))
+            client = client_address(scope, self.trusted_proxies)
+            write("request", **_line(scope, answer), client=client)
 
 
 def _line(scope: Scope, answer: "_Answer") -> dict[str, Any]:
@@ -316,6 +320,8 @@ class Failures:
         answer = _Answer()
         try:
             await self.app(scope, receive, answer.watching(send))
+        except ClientDisconnect:
+            return  # nobody is there to be answered
         except Exception as error:
             if answer.status is not None:
                 raise  # too late for another answer: the server ends the connection
