@@ -3,12 +3,10 @@
 obstore's own local store does not flush to disk and cannot be told to, hence this adapter: content
 is written to `KEY.part`, flushed, renamed to `KEY`, and the folder is flushed. Folders are 0700 and
 files 0600. Disk work happens in threads of its own, so that a disk that hangs stops neither the
-event loop nor anybody else's threads; hashing happens there too, beside the receiving of the next
-batch.
+event loop nor anybody else's threads, and beside the receiving of the next batch.
 """
 
 import asyncio
-import hashlib
 import os
 from asyncio import Future
 from collections.abc import AsyncIterable, AsyncIterator, Buffer, Callable, Sequence
@@ -19,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from jangada.files.blobs import MEBIBYTE, Blob, batches, checked_key
+from jangada.files.blobs import MEBIBYTE, batches, checked_key
 from jangada.files.errors import BlobNotFound, StorageUnavailable
 from jangada.telemetry import get_logger
 
@@ -38,7 +36,7 @@ class LocalBlobs:
         self._deadline = deadline.total_seconds()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blobs")
 
-    async def put(self, key: str, body: AsyncIterable[Buffer]) -> Blob:
+    async def put(self, key: str, body: AsyncIterable[Buffer]) -> int:
         part = _Part(self._root, checked_key(key))
         written: Future[None] = self._start(part.open)
         try:
@@ -91,7 +89,6 @@ class _Part:
         self._file: int | None = None
         self._is_mine = False
         self._is_over = False
-        self._digest = hashlib.sha256()
         self._size = 0
 
     def open(self) -> None:
@@ -104,11 +101,9 @@ class _Part:
         with self._lock:
             if self._file is None:
                 return
-            for chunk in batch:
-                self._digest.update(chunk)
             self._size += _write(self._file, batch)
 
-    def publish(self) -> Blob:
+    def publish(self) -> int:
         with self._lock:
             if self._file is None:
                 raise FileNotFoundError(self._key)
@@ -117,7 +112,7 @@ class _Part:
             path = self._root / self._key
             _part_of(path).rename(path)
             _flush_folder(path.parent)
-            return Blob(self._size, self._digest.digest())
+            return self._size
 
     def discard(self) -> None:
         """Remove what this writer made, and nothing that another one of the same key did."""

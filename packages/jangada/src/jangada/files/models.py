@@ -20,7 +20,7 @@ class FileState(StrEnum):
 class File(TenantEntity):
     """One file. While it is uploaded `size_bytes` is what it may take, afterwards what it takes.
 
-    Name, media type and hash are set once the file is stored. The lease of an upload is counted by
+    Name and media type are set once the file is stored. The lease of an upload is counted by
     PostgreSQL's clock.
     """
 
@@ -30,7 +30,6 @@ class File(TenantEntity):
     name: Mapped[str | None]
     media_type: Mapped[str | None]
     size_bytes: Mapped[int]
-    sha256: Mapped[bytes | None]
     blob_key: Mapped[str]
     lease_expires_at: Mapped[datetime | None]
     stored_at: Mapped[datetime | None]

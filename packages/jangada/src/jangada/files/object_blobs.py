@@ -6,7 +6,6 @@ multipart uploads removes them (`docs/limits.md`).
 """
 
 import asyncio
-import hashlib
 from asyncio import Future
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Buffer
 from contextlib import suppress
@@ -17,7 +16,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
-from jangada.files.blobs import MEBIBYTE, Blob, batches, checked_key, invalid_url
+from jangada.files.blobs import MEBIBYTE, batches, checked_key, invalid_url
 from jangada.files.errors import BlobNotFound, StorageUnavailable
 from jangada.telemetry import get_logger
 
@@ -39,7 +38,7 @@ class ObjectBlobs:
     def __init__(self, url: str, options: dict[str, str]) -> None:
         self._store = _connect(url, options)
 
-    async def put(self, key: str, body: AsyncIterable[Buffer]) -> Blob:
+    async def put(self, key: str, body: AsyncIterable[Buffer]) -> int:
         upload = _Upload(self._store, checked_key(key))
         try:
             async for part in _parts(body):
@@ -82,24 +81,22 @@ class _Upload:
         self._held: bytes | None = None
         self._queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(1)
         self._task: Future[Any] | None = None
-        self._digest = hashlib.sha256()
         self._size = 0
 
     async def send(self, part: bytes) -> None:
-        await asyncio.to_thread(self._digest.update, part)
         self._size += len(part)
         if self._held is not None:
             await self._stream(self._held)
         self._held = part
 
-    async def complete(self) -> Blob:
+    async def complete(self) -> int:
         if self._task is None:
             await _ask(obstore.put_async(self._store, self._key, self._held or b""))
         else:
             await self._stream(self._held)
             await self._stream(None)
             await _ask(self._task)
-        return Blob(self._size, self._digest.digest())
+        return self._size
 
     async def abort(self) -> None:
         """Leave nothing behind; a store that does not answer is waited for until a deadline."""

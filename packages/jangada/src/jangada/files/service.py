@@ -19,7 +19,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from jangada import crud
 from jangada.config import StorageSettings
 from jangada.db import new_id
-from jangada.files.blobs import MEBIBYTE, Blob
+from jangada.files.blobs import MEBIBYTE
 from jangada.files.errors import (
     FileNotFound,
     FileTooLarge,
@@ -111,7 +111,7 @@ async def renew_upload(session: AsyncSession, upload: File, lease: timedelta) ->
     await _change(session, upload, lease_expires_at=_lease_end(lease))
 
 
-async def finish_upload(session: AsyncSession, upload: File, blob: Blob, label: Label) -> File:
+async def finish_upload(session: AsyncSession, upload: File, size_bytes: int, label: Label) -> File:
     """Turn the upload into a file, with the caller's other rows. Raises `UploadLost`."""
     await _change(
         session,
@@ -119,8 +119,7 @@ async def finish_upload(session: AsyncSession, upload: File, blob: Blob, label: 
         state=FileState.STORED,
         name=label.name,
         media_type=label.media_type,
-        size_bytes=blob.size_bytes,
-        sha256=blob.sha256,
+        size_bytes=size_bytes,
         lease_expires_at=None,
         stored_at=func.clock_timestamp(),
     )

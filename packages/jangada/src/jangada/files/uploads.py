@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.errors import Unavailable
 from jangada.files import service
-from jangada.files.blobs import Blob, BlobStore, open_blobs
+from jangada.files.blobs import BlobStore, open_blobs
 from jangada.files.errors import StorageUnavailable, UploadLost
 from jangada.files.models import DeletedBlob, File, is_abandoned
 from jangada.files.schemas import Incoming, Label
@@ -42,13 +42,13 @@ class Received:
     """A file whose content is stored and whose row is not yet: `finish` it, or it is gone."""
 
     upload: File
-    blob: Blob
+    size_bytes: int
     label: Label
     is_finished: bool = False
 
     async def finish(self, session: AsyncSession) -> File:
         """The file's row, in the caller's transaction. Raises `UploadLost`."""
-        file = await service.finish_upload(session, self.upload, self.blob, self.label)
+        file = await service.finish_upload(session, self.upload, self.size_bytes, self.label)
         self.is_finished = True
         return file
 
@@ -75,8 +75,8 @@ async def receive(
     renewing = asyncio.create_task(under_way.renew_forever())
     is_kept = False
     try:
-        blob = await under_way.blobs.put(under_way.row.blob_key, under_way.metered(incoming))
-        received = Received(under_way.row, blob, incoming.label)
+        size = await under_way.blobs.put(under_way.row.blob_key, under_way.metered(incoming))
+        received = Received(under_way.row, size, incoming.label)
         yield received
         is_kept = received.is_finished
     finally:

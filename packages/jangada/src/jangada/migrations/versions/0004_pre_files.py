@@ -26,7 +26,6 @@ def upgrade() -> None:
             media_type text
                 CONSTRAINT ck_files_media_type CHECK (length(media_type) BETWEEN 1 AND 255),
             size_bytes bigint NOT NULL CONSTRAINT ck_files_size_bytes CHECK (size_bytes >= 0),
-            sha256 bytea CONSTRAINT ck_files_sha256 CHECK (octet_length(sha256) = 32),
             blob_key text NOT NULL,
             lease_expires_at timestamptz,
             stored_at timestamptz,
@@ -37,7 +36,7 @@ def upgrade() -> None:
             CONSTRAINT ck_files_complete CHECK (CASE state
                 WHEN 'uploading' THEN lease_expires_at IS NOT NULL
                 ELSE lease_expires_at IS NULL
-                    AND num_nulls(name, media_type, sha256, stored_at) = 0 END)
+                    AND num_nulls(name, media_type, stored_at) = 0 END)
         )""")
     op.execute("CREATE INDEX ix_files_usage ON files (tenant_id) INCLUDE (state, size_bytes)")
     op.execute("""
