@@ -44,8 +44,10 @@ def up(
 ) -> None:
     """Run the whole platform on this machine: servers, API, dispatcher and workers.
 
-    PostgreSQL and Valkey are embedded unless JANGADA_DATABASE__URL or JANGADA_VALKEY__URL name
-    others. Ctrl-C stops everything in order; a second one does not wait for running jobs.
+    JANGADA_DATABASE__URL and JANGADA_VALKEY__URL name servers of your own;
+    PostgreSQL and Valkey are embedded otherwise.
+
+    Ctrl-C stops everything in order; a second one does not wait for jobs.
     """
     settings = load_settings()
     taken = settings.api.port if port is None else port
