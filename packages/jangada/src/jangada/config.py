@@ -8,7 +8,6 @@ says what the setting does, when to change it, and why.
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -37,17 +36,16 @@ from jangada.environment import (
     PREFIX,
     Duration,
     EnvironmentVariables,
-    InvalidSettings,
     comma_separated,
     explain,
     faulty,
     json_object,
     keys_of,
+    misread_sections,
     postgresql_url,
     unknown_keys_of,
     valkey_url,
 )
-from jangada.errors import FieldError
 
 MASTER_KEY_BYTES: Final = 32
 BEATS: Final = 3
@@ -482,8 +480,5 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise explain(error, Settings) from None
-    except SettingsError as error:
-        section = re.search(r'field "(\w+)"', str(error))
-        key = PREFIX + (section[1].upper() if section else "*")
-        detail = "a section given as a whole must be a JSON object"
-        raise faulty([FieldError(key, InvalidSettings.code, detail)]) from None
+    except SettingsError:
+        raise faulty(misread_sections(Settings, os.environ)) from None

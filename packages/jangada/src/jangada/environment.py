@@ -69,8 +69,9 @@ def postgresql_url(value: SecretStr | None) -> SecretStr | None:
     if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError("must be a postgresql:// URL")
     try:
-        conninfo_to_dict(url)
-    except psycopg.Error:
+        ports = conninfo_to_dict(url).get("port") or ""
+        [int(port) for port in str(ports).split(",") if port]
+    except (psycopg.Error, ValueError):
         raise ValueError("is no URL that libpq understands") from None
     return value
 
@@ -100,6 +101,30 @@ def keys_of(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[str]:
             yield from keys_of(field.annotation, f"{key}__")
         else:
             yield key
+
+
+def misread_sections(model: type[BaseModel], environ: Mapping[str, str]) -> list[FieldError]:
+    """The sections that are given as a whole and hold no JSON."""
+    detail = "a section given as a whole must be a JSON object"
+    given = [key for key in _sections_of(model) if key in environ]
+    return [
+        FieldError(key, InvalidSettings.code, detail) for key in given if not _is_json(environ[key])
+    ]
+
+
+def _sections_of(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield f"{prefix}{name.upper()}"
+            yield from _sections_of(field.annotation, f"{prefix}{name.upper()}__")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def unknown_keys_of(
