@@ -6,9 +6,12 @@ import sys
 import settings_page
 from toolchain import ROOT, say
 
+from jangada_api import documents as api
+
 DOCUMENTS = {
     "docs/settings.md": settings_page.page,
     ".env.example": settings_page.example,
+    **api.DOCUMENTS,
 }
 
 
