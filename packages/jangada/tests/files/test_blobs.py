@@ -217,7 +217,7 @@ async def test_an_object_store_that_is_away_is_unavailable() -> None:
         await store.delete(KEY)
 
 
-async def test_a_bucket_that_is_absent_is_unavailable(s3: Any) -> None:  # noqa: ANN401
+async def test_a_bucket_that_is_absent_is_unavailable(s3: Any) -> None:  # noqa: ANN401 - as above
     settings = s3_settings(s3).model_copy(update={"url": "s3://no-such-bucket"})
     for count in (1, 400):
         with pytest.raises(StorageUnavailable):

@@ -134,7 +134,7 @@ async def test_a_disk_that_hangs_is_not_waited_for(
 
 
 def system(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - mount and umount
 
 
 @pytest.fixture
