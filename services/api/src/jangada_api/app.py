@@ -15,7 +15,7 @@ from jangada.db import Database
 from jangada.errors import Unavailable
 from jangada.runtime import Runtime, open_runtime
 from jangada.telemetry import get_logger, new_registry
-from jangada_api import accounts, jobs, openapi, pages, problems
+from jangada_api import accounts, contact_imports, contacts, jobs, openapi, pages, problems
 from jangada_api.health import open_health
 from jangada_api.middleware import (
     ORDER,
@@ -32,7 +32,12 @@ log = get_logger(__name__)
 
 TITLE: Final = "Jangada"
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (accounts.router, jobs.router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    accounts.router,
+    contact_imports.router,
+    contacts.router,
+    jobs.router,
+)
 """Every feature's routes, with their whole paths: log lines and metrics name them."""
 
 

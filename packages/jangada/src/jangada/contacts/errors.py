@@ -2,7 +2,7 @@
 
     UnreadableFile                the file as a whole can't be imported; nothing is written
     ├── EmptyFile, NotText, NulByte, Undecodable, UnknownEncoding
-    ├── NoHeader, TooManyColumns, UnknownMapping, UnknownRegion
+    ├── NoHeader, TooManyColumns, UnknownMapping, UnknownRegion, UnknownDelimiter
     └── UnbalancedQuote, RecordTooLong
     ContactInvalid, ContactNotFound, ContactExists, ImportNotFound, ImportUnderWay
 
@@ -112,3 +112,9 @@ class ImportUnderWay(Conflict):
     """The import isn't over yet: cancel its job first."""
 
     code = "contact_import.under_way"
+
+
+class UnknownDelimiter(UnreadableFile):
+    """The named delimiter is none that we read."""
+
+    code = "import_file.unknown_delimiter"

@@ -123,6 +123,9 @@ class ContactFilter(BaseModel):
         return scope
 
 
+type Delimiter = Literal[",", ";", "\t", "|"]
+
+
 class OnConflict(StrEnum):
     """What becomes of a row whose contact exists: its filled cells are taken over, or nothing."""
 
@@ -135,7 +138,7 @@ class ImportOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    delimiter: Literal[",", ";", "\t", "|"] | None = None
+    delimiter: Delimiter | None = None
     encoding: Annotated[str, StringConstraints(max_length=40), AfterValidator(_encoding)] | None = (
         None
     )

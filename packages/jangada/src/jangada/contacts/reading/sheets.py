@@ -79,6 +79,9 @@ class Sheet:
         """The rows after the header, unchecked: for a preview."""
         return self._batches
 
+    def check(self, batch: Batch) -> Checked:
+        return self._checker.check(batch)
+
     def checked(self) -> Iterator[Checked]:
         """The rows after the header, batch by batch."""
-        return map(self._checker.check, self._batches)
+        return map(self.check, self._batches)

@@ -1,0 +1,44 @@
+"""What an import would make of a file, told from the file's beginning."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from jangada.contacts.errors import UnreadableFile
+from jangada.contacts.reading.columns import Field, Layout
+from jangada.contacts.reading.records import Batch
+from jangada.contacts.reading.rows import Reject
+from jangada.contacts.reading.sheets import ReadingOptions, Sheet
+
+SAMPLE_BYTES: Final = 256 * 1024
+SHOWN_ROWS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The dialect, the columns and the first rows of a file, and what is wrong with these."""
+
+    encoding: str
+    delimiter: str
+    layout: Layout
+    first: Batch
+    rejects: list[Reject]
+
+    @property
+    def columns(self) -> list[tuple[str, Field]]:
+        """Each column's name and what it is taken for."""
+        names = enumerate(self.layout.names)
+        return [(name, self.layout.field_of(index)) for index, name in names]
+
+
+def preview(sample: bytes, options: ReadingOptions, *, is_whole: bool) -> Preview:
+    """Raises `UnreadableFile`; not for what only the end of a sample that was cut off lacks."""
+    sheet = Sheet([sample], options)
+    try:
+        first = next(sheet.records(), Batch([], []))
+    except UnreadableFile:
+        if is_whole:
+            raise
+        first = Batch([], [])
+    shown = Batch(first.rows[:SHOWN_ROWS], first.lines[:SHOWN_ROWS])
+    rejects = sheet.check(shown).rejects
+    return Preview(sheet.encoding, sheet.delimiter, sheet.layout, shown, rejects)
