@@ -40,10 +40,7 @@ class Kept:
 
     async def start(self) -> None:
         self._output.say("starting", process=self.name)
-        begun = time.monotonic()
-        await uninterrupted(self.server.start)
-        seconds = round(time.monotonic() - begun, 1)
-        self._output.say("started", process=self.name, seconds=seconds)
+        await self._do(self.server.start)
         self._keeper = asyncio.create_task(self._keep(), name=f"keeps {self.name}")
 
     async def stop(self) -> None:
@@ -52,8 +49,9 @@ class Kept:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
-            self._output.say("stopped", process=self.name)
         await asyncio.to_thread(self.server.stop)
+        if self._keeper is not None:
+            self._output.say("stopped", process=self.name)
 
     async def _keep(self) -> None:
         while not self._stopping.is_set():
@@ -68,7 +66,12 @@ class Kept:
         self._output.say("exited", process=self.name, reason=why, restart_in=pause)
         await asyncio.sleep(pause)
         with suppress(JangadaError, OSError):
-            await uninterrupted(self.server.restart)
-            self._output.say("started", process=self.name, seconds=0)
+            await self._do(self.server.restart)
             return True
         return False
+
+    async def _do(self, start: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        await uninterrupted(start)
+        seconds = round(time.monotonic() - begun, 1)
+        self._output.say("started", process=self.name, seconds=seconds)
