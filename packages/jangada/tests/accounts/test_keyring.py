@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -127,9 +128,9 @@ async def test_a_token_of_a_key_that_is_unknown_here_is_looked_up(
         assert await authenticate(accounts, tokens.access_token) == person.who
 
 
-async def test_unknown_key_ids_do_not_read_the_database_each_time(
-    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
+    """One entry for each time that the keys are read from the database."""
     reads: list[Runtime] = []
     read_keys = keyring.read_keys
 
@@ -138,10 +139,26 @@ async def test_unknown_key_ids_do_not_read_the_database_each_time(
         return await read_keys(runtime)
 
     monkeypatch.setattr(keyring, "read_keys", counted)
+    return reads
+
+
+async def test_unknown_key_ids_do_not_read_the_database_each_time(
+    accounts: Accounts, reads: list[Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keyring, "LOOK_UP_AT_MOST_EVERY", timedelta(minutes=1))
     for _ in range(50):
         assert await accounts.keyring.find(str(new_id())) is None
     assert len(reads) == 1
+
+
+async def test_requests_that_meet_old_keys_read_them_once(
+    accounts: Accounts, reads: list[Runtime]
+) -> None:
+    await accounts.keyring.signer()
+    assert accounts.keyring._keys is not None
+    accounts.keyring._keys = replace(accounts.keyring._keys, read_at=float("-inf"))
+    await asyncio.gather(*(accounts.keyring.signer() for _ in range(5)))
+    assert len(reads) == 2
 
 
 @pytest.mark.usefixtures("without_patience")

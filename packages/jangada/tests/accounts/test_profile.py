@@ -68,6 +68,16 @@ async def test_a_name_is_some_plain_text(name: str | None) -> None:
         Registration.model_validate({"email": "a@b.co", "name": name, "password": "x" * 15})
 
 
+async def test_a_person_who_was_just_disabled_has_no_session(
+    accounts: Accounts, sign_up: Enter, database: Database
+) -> None:
+    person = await sign_up()
+    async with database.system_transaction("test") as session:
+        await session.execute(update(User).values(disabled_at=accounts.runtime.clock.now()))
+    with pytest.raises(SessionEnded):
+        await change_password(accounts, person.who, change("whatever it was"))
+
+
 async def test_an_empty_patch_changes_nothing(accounts: Accounts, sign_up: Enter) -> None:
     person = await sign_up(name="Ana Lima")
     async with accounts.runtime.database.transaction(person.who.tenant_id) as session:

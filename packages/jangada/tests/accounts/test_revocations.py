@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import delete, select, text
 
+from jangada.accounts import runtime as process
 from jangada.accounts.errors import SessionEnded
 from jangada.accounts.models import EndReason, Session
 from jangada.accounts.revocations import Revocations
@@ -167,11 +168,13 @@ async def test_a_feed_that_was_cut_off_reads_everything_again(
     accounts: Accounts, neighbour: Accounts, sign_up: Enter, postgres: EmbeddedPostgres
 ) -> None:
     person = await sign_up()
-    name = accounts.runtime.database.engine.url.database
+    async with accounts.runtime.database.system_transaction("test") as session:
+        name = await session.scalar(text("SELECT current_database()"))
     with psycopg.connect(postgres.admin_url, autocommit=True) as admin:
-        admin.execute(
+        ended = admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
-        )
+        ).fetchall()
+    assert len(ended) >= 2
     await logout(accounts, person.who)
     await learns_of_the_end(neighbour, person.who)
     await until(lambda: neighbour.revocations.is_fresh)
@@ -206,6 +209,22 @@ async def test_ends_are_forgotten_when_their_tokens_have_expired(
 async def ends_on_record(database: Database) -> int:
     async with database.system_transaction("test") as session:
         return await session.scalar(text("SELECT count(*) FROM session_ends")) or 0
+
+
+async def test_a_process_keeps_house_by_itself(
+    sign_up: Enter, open_process: Open, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = await sign_up()
+    clock.advance(timedelta(days=61))
+    monkeypatch.setattr(process, "HOUSEKEEPING_EVERY", timedelta(milliseconds=1))
+    async with open_process() as accounts, asyncio.timeout(PATIENCE * 5):
+        while await is_on_record(accounts, person.who):
+            pass
+
+
+async def is_on_record(accounts: Accounts, who: Principal) -> bool:
+    async with accounts.runtime.database.read(who.tenant_id) as session:
+        return bool(await session.scalar(select(Session.id).where(Session.id == who.session_id)))
 
 
 async def test_housekeeping_deletes_sessions_long_expired(

@@ -148,6 +148,16 @@ async def test_a_sign_in_cannot_overtake_a_password_change(
         await verbs._open(accounts, compared, Client(), None)
 
 
+async def test_a_person_without_a_home_cannot_sign_in(
+    accounts: Accounts, sign_up: Enter, sign_in: Enter, database: Database
+) -> None:
+    await sign_up()
+    async with database.system_transaction("test") as session:
+        await session.execute(update(Tenant).values(kind="team"))
+    with pytest.raises(SignInFailed):
+        await sign_in()
+
+
 async def test_nothing_that_lets_anybody_in_is_stored(
     sign_up: Enter, database: Database, password: str
 ) -> None:

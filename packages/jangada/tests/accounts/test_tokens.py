@@ -13,6 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -264,6 +265,13 @@ def test_a_private_key_does_not_show() -> None:
     assert "PrivateKey object" not in repr(KEY)
 
 
+def test_a_key_of_another_kind_is_refused() -> None:
+    other = X25519PrivateKey.generate().public_key()
+    der = other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(TypeError):
+        load_public(new_id(), "EdDSA", der)
+
+
 def test_a_public_key_survives_the_database() -> None:
     for algorithm in ("EdDSA", "ES256"):
         public = generate(new_id(), algorithm).public()
@@ -304,6 +312,7 @@ def test_no_byte_of_a_refresh_token_can_be_altered(
 def test_any_text_is_a_refresh_token_or_none(text: str) -> None:
     assert RefreshToken.parse(text) is None
     assert RefreshToken.parse(f"jgr_{text}") is None
+    assert RefreshToken.parse("jgr_" + text.ljust(92, "é")[:92]) is None
 
 
 def test_an_access_token_is_no_refresh_token() -> None:

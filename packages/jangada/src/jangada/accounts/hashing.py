@@ -71,11 +71,11 @@ class PasswordHasher:
         return await self._run(lambda: self._verify(encoded, prepared(password)))
 
     def _verify(self, encoded: str | None, password: bytes) -> Verification:
+        # Nobody's password is 32 random bytes, which no request can carry: it never matches.
+        encoded = encoded or self._nobody
         try:
-            self._argon2.verify(encoded or self._nobody, password)
+            self._argon2.verify(encoded, password)
         except (VerificationError, InvalidHashError):
-            return _MISMATCH
-        if encoded is None:
             return _MISMATCH
         return Verification(is_match=True, is_outdated=self._argon2.check_needs_rehash(encoded))
 
@@ -84,11 +84,7 @@ class PasswordHasher:
             raise HashingBusy(
                 "Too many sign-ins at once; try again in a moment.", retry_after=_RETRY_AFTER
             )
-        try:
-            future = self._pool.submit(work)
-        except BaseException:
-            self._room.release()
-            raise
+        future = self._pool.submit(work)
         # Also runs when the request goes away and takes a waiting hash with it.
         future.add_done_callback(lambda _: self._room.release())
         return await asyncio.wrap_future(future)
