@@ -19,6 +19,10 @@ MOST_EXPIRED: Final = 1000
 """How many expired leases one call deals with."""
 
 
+SHORTEST_BLOCK: Final = 0.001
+"""Zero seconds would mean for ever."""
+
+
 class QueueClient:
     """All queues of one server under one prefix. Holds nothing but the client it was given."""
 
@@ -68,8 +72,9 @@ class QueueClient:
         return await self._pop_token(names, for_)
 
     async def _pop_token(self, names: dict[str, str], for_: timedelta) -> str | None:
+        seconds = max(for_.total_seconds(), SHORTEST_BLOCK)
         async with within(self.deadline + for_):
-            popped = await command(self.redis, "BLPOP", *names, for_.total_seconds())
+            popped = await command(self.redis, "BLPOP", *names, seconds)
         return None if popped is None else names[as_text(popped[0])]
 
     async def claim(

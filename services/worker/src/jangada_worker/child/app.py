@@ -1,0 +1,234 @@
+"""One worker process, put together: from the link to the parent to the last job's end."""
+
+import asyncio
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from taskiq.receiver import Receiver
+
+from jangada.jobs.context import JobContext
+from jangada.jobs.delivery.connection import DirectConnection
+from jangada.jobs.delivery.grant import GrantedJob
+from jangada.runtime import Runtime
+from jangada.telemetry import get_logger
+from jangada_queue.errors import QueueUnavailable
+from jangada_queue.signals import cancel_nudges
+from jangada_worker.child.broker import JobBroker
+from jangada_worker.child.endings import EndingWriter
+from jangada_worker.child.intake import Desk, Intake
+from jangada_worker.child.progress import ProgressReporter
+from jangada_worker.child.running import Running
+from jangada_worker.child.slots import Slots
+from jangada_worker.executor import Execution, Interruption, Workshop, execute
+from jangada_worker.link import (
+    CancelJobs,
+    Drain,
+    Farewell,
+    HandBack,
+    Identity,
+    Link,
+    Observation,
+    Observations,
+    Ready,
+    Report,
+    ToChild,
+    ToParent,
+)
+from jangada_worker.patience import GRACE, LAST_WORDS, Pauses, Stop
+
+log = get_logger(__name__)
+
+REPORT_EVERY: Final = 0.5
+STATEMENT_DEADLINE: Final = timedelta(seconds=30)
+
+
+class ParentGone(Exception):
+    """The parent has ended: nobody beats for this process any more."""
+
+
+class ChildWorker:
+    """Runs jobs until the parent says to drain."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        link: Link[ToChild, ToParent],
+        *,
+        kinds: frozenset[str],
+        pod: str,
+    ) -> None:
+        worker = runtime.settings.worker
+        self._runtime = runtime
+        self._link = link
+        self._kinds = kinds
+        self._running = Running()
+        self._ended: list[Observation] = []
+        self._stop = Stop()
+        self._drain_seconds = worker.drain_timeout.total_seconds()
+        self._identity: UUID | None = None
+        self._slots = Slots(worker.slots)
+        self._connections = [
+            DirectConnection(runtime.database, deadline=STATEMENT_DEADLINE) for _ in range(2)
+        ]
+        granting, finishing = self._connections
+        self._endings = EndingWriter(finishing, runtime.queue)
+        self._threads = ThreadPoolExecutor(worker.slots, thread_name_prefix="job")
+        self._shop = Workshop(runtime, self._threads, self._endings.write, self._ended.append)
+        self._broker = JobBroker(self._run_job)
+        self._intake = Intake(
+            Desk(
+                client=runtime.queue,
+                connection=granting,
+                slots=self._slots,
+                queues=worker.queues,
+                kinds=kinds,
+                pod=pod,
+                lease=runtime.settings.jobs.message_lease,
+                accept=self._accept,
+                running=lambda: self._running.job_ids,
+            )
+        )
+
+    async def run(self) -> None:
+        """Return when drained. Raises `ParentGone` (in a group)."""
+        self._handle_signals()
+        self._link.send(Ready(sorted(self._kinds)))
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(work)
+                for work in (
+                    self._listen_to_parent(),
+                    self._listen_for_cancels(),
+                    self._endings.run(),
+                    self._report(),
+                )
+            ]
+            await self._work()
+            for task in background:
+                task.cancel()
+        self._say_what_runs()
+        self._link.send(Farewell())
+        await self._link.flush()
+        for connection in self._connections:
+            await connection.close()
+
+    def has_threads_left(self) -> bool:
+        """Whether handlers in threads outlive the drain: only the end of the process ends them."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        return len(self._running) > 0
+
+    async def _work(self) -> None:
+        """Take and run jobs until the drain is asked for, and then to its end."""
+        finish = asyncio.Event()
+        receiver = Receiver(
+            self._broker, executor=self._threads, max_async_tasks=self._slots.capacity
+        )
+        async with asyncio.TaskGroup() as group:
+            receiving = group.create_task(receiver.listen(finish))
+            taking = group.create_task(self._intake.run())
+            await self._stop.asked.wait()
+            self._intake.stop.set()
+            await taking
+            finish.set()
+            await self._end_running()
+            receiving.cancel()
+        await self._broker.shutdown()
+
+    async def _end_running(self) -> None:
+        """Wait for what runs; when its time is up, or there is a hurry, hand it back."""
+        for execution in self._broker.take_back():
+            execution.interrupt(Interruption.HAND_BACK)
+            await self._run_job(execution)
+        hurried = asyncio.ensure_future(self._stop.hurried.wait())
+        idle = asyncio.ensure_future(self._slots.wait_idle())
+        await asyncio.wait(
+            {hurried, idle}, timeout=self._drain_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        self._running.interrupt_all(Interruption.HAND_BACK)
+        await asyncio.wait({idle}, timeout=(GRACE + LAST_WORDS).total_seconds())
+        hurried.cancel()
+        idle.cancel()
+
+    def _accept(self, job: GrantedJob, slots: int) -> None:
+        """A granted job occupies its slots from now on."""
+        self._slots.take(slots)
+        context = JobContext(
+            runtime=self._runtime,
+            tenant_id=job.tenant_id,
+            job_id=job.job_id,
+            attempt=job.attempt,
+            max_attempts=job.max_attempts,
+            request_id=job.request_id,
+        )
+        interrupted = asyncio.get_running_loop().create_future()
+        execution = Execution(self._shop, job, context, interrupted, slots)
+        self._running.add(execution)
+        self._broker.put(execution)
+
+    async def _run_job(self, execution: Execution) -> None:
+        progress = ProgressReporter(self._runtime.queue, execution.job)
+        execution.context.report = progress
+        try:
+            await execute(execution)
+        finally:
+            self._running.remove(execution)
+            self._slots.release(execution.slots)
+            await progress.close()
+
+    async def _listen_to_parent(self) -> None:
+        async for message in self._link.messages():
+            match message:
+                case Identity():
+                    self._take_identity(message.worker)
+                case CancelJobs():
+                    for job_id in message.jobs:
+                        self._running.interrupt(job_id, Interruption.CANCEL)
+                case Drain():
+                    self._drain_seconds = message.seconds
+                    self._stop.asked.set()
+                case HandBack():
+                    self._stop.asked.set()
+                    self._stop.hurried.set()
+        raise ParentGone
+
+    def _take_identity(self, worker: UUID) -> None:
+        """Under a new id nothing that was granted under the old one is ours any more."""
+        if self._identity is not None:
+            log.warning("declared dead: all jobs are given up", jobs=len(self._running))
+            self._running.interrupt_all(Interruption.LEASE_LOST)
+        self._identity = worker
+        self._intake.identify(worker)
+
+    def _handle_signals(self) -> None:
+        """The parent gives the orders; a SIGTERM to this process alone drains it alone.
+
+        Ctrl-C reaches the whole group of processes: the parent answers for all.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.ask)
+
+    async def _listen_for_cancels(self) -> None:
+        """Cancel at once what somebody asked to cancel; the beat brings it too, a little later."""
+        pauses = Pauses()
+        while True:
+            try:
+                async for work in cancel_nudges(self._runtime.queue):
+                    pauses.reset()
+                    self._running.interrupt(UUID(work), Interruption.CANCEL)
+            except (QueueUnavailable, ValueError):
+                await asyncio.sleep(pauses.take())
+
+    async def _report(self) -> None:
+        while True:
+            self._say_what_runs()
+            await asyncio.sleep(REPORT_EVERY)
+
+    def _say_what_runs(self) -> None:
+        self._link.send(Report(self._running.report()))
+        if self._ended:
+            self._link.send(Observations(self._ended.copy()))
+            self._ended.clear()

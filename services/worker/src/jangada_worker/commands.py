@@ -1,0 +1,141 @@
+"""The commands `jangada worker`, `jangada dispatcher` and `jangada queue stats`."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import msgspec
+import typer
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.table import Table
+
+from jangada.config import Settings, load_settings
+from jangada.errors import Unavailable
+from jangada.runtime import Runtime, open_runtime, open_valkey
+from jangada.telemetry import configure_logging, get_logger, new_registry, tracing
+from jangada_queue.client import QueueClient
+from jangada_queue.errors import QueueUnavailable, UnsafeServer
+from jangada_queue.server import check_server
+from jangada_queue.statistics import QueueStats, queue_stats
+from jangada_queue.workers import known_queues
+from jangada_worker.dispatcher import Dispatcher
+from jangada_worker.parent.supervisor import Supervisor
+from jangada_worker.patience import Stop
+
+log = get_logger(__name__)
+
+
+class ValkeyUnavailable(Unavailable):
+    """Valkey does not answer."""
+
+    code = "queue.unavailable"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(worker)
+    app.command()(dispatcher)
+    app.add_typer(queue, name="queue")
+
+
+def worker() -> None:
+    """Run jobs until SIGTERM, which lets them end; a second one hands them back at once."""
+    _serve("jangada-worker", lambda *given: Supervisor(*given).run())
+
+
+def dispatcher() -> None:
+    """Publish jobs that are due and recover those of dead workers. Run two or more."""
+    _serve("jangada-dispatcher", lambda *given: Dispatcher(*given).run())
+
+
+type Service = Callable[[Runtime, CollectorRegistry, Stop], Awaitable[None]]
+
+
+def _serve(name: str, service: Service) -> None:
+    settings = load_settings()
+    configure_logging(settings.telemetry, name)
+    logging.getLogger("taskiq").setLevel(logging.WARNING)
+    with tracing(settings.telemetry, name):
+        asyncio.run(_run(settings, name, service))
+
+
+async def _run(settings: Settings, name: str, service: Service) -> None:
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.ask)
+    async with open_runtime(settings, application_name=name) as runtime:
+        await _warn_of_eviction(runtime.queue)
+        await service(runtime, new_registry(), stop)
+
+
+async def _warn_of_eviction(client: QueueClient) -> None:
+    try:
+        await check_server(client)
+    except UnsafeServer as error:
+        log.warning(str(error))
+    except QueueUnavailable as error:
+        log.warning("Valkey is absent", error=error)
+
+
+queue = typer.Typer(help="Look at the queues.", no_args_is_help=True)
+
+
+@queue.callback()
+def _queue() -> None:
+    """Look at the queues."""
+
+
+@queue.command()
+def stats(
+    names: Annotated[list[str] | None, typer.Argument(help="Queues; all by default.")] = None,
+    *,
+    broker: Annotated[
+        str | None, typer.Option(help="URL of the Valkey; by default the settings' own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Show what waits, runs and works in each queue."""
+    try:
+        found = asyncio.run(_stats(names or [], broker))
+    except QueueUnavailable as error:
+        raise ValkeyUnavailable(str(error)) from error
+    if as_json:
+        for each in found:
+            typer.echo(msgspec.json.encode(each).decode())
+    else:
+        _print(found)
+
+
+async def _stats(names: list[str], broker: str | None) -> list[QueueStats]:
+    opened = Redis.from_url(broker) if broker else open_valkey(load_settings().valkey)
+    async with opened as valkey:
+        client = QueueClient(valkey)
+        return await queue_stats(client, names or await known_queues(client))
+
+
+def _print(found: list[QueueStats]) -> None:
+    columns = ("queue", "waiting", "claimed", "parked", "available", "running", "oldest", "slots")
+    table = Table(*columns, "workers", box=None, header_style="bold")
+    for each in found:
+        table.add_row(*_row(each))
+    console = Console()
+    width = console.width if console.is_terminal else console.measure(table).maximum
+    console.print(table, width=width, crop=False, no_wrap=not console.is_terminal)
+
+
+def _row(stats: QueueStats) -> list[str]:
+    upstream = stats.upstream if stats.is_upstream_fresh else None
+    return [
+        stats.queue,
+        str(stats.waiting),
+        str(stats.claimed),
+        str(sum(stats.parked.values())),
+        str(upstream.available) if upstream else "?",
+        str(upstream.running) if upstream else "?",
+        f"{upstream.oldest_wait_seconds:.0f} s" if upstream else "?",
+        f"{stats.busy}/{stats.slots}",
+        str(len(stats.workers)),
+    ]

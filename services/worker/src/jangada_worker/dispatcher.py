@@ -1,0 +1,199 @@
+"""The dispatcher: publishes what may start, recovers what was lost, and says how the queues are.
+
+Any number may run: per queue and round the one that holds the lock works, so failover is the lock's
+release. Nothing that a dispatcher does leaves a mark that another couldn't repeat.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from datetime import timedelta
+from enum import Enum, auto
+from functools import partial
+from typing import Final
+
+import psycopg
+from prometheus_client import CollectorRegistry
+
+from jangada.errors import Unavailable
+from jangada.jobs.delivery import dispatch
+from jangada.jobs.delivery.connection import Connection, DirectConnection
+from jangada.jobs.delivery.sweep import Watch, sweep
+from jangada.runtime import Runtime
+from jangada.telemetry import get_logger
+from jangada_queue.errors import QueueUnavailable
+from jangada_queue.signals import tell
+from jangada_worker.announcement import announce
+from jangada_worker.housekeeping import Housekeeping
+from jangada_worker.management import Health, management
+from jangada_worker.metrics import DispatcherMetrics
+from jangada_worker.patience import Pauses, Stop, pause, unless
+
+log = get_logger(__name__)
+
+TURN: Final = 0.25
+LOSER_WAIT: Final = 0.003
+"""How long the loser of a queue's lock waits before it passes the wake on, in seconds."""
+
+STATEMENT_DEADLINE: Final = timedelta(seconds=30)
+
+
+class Round(Enum):
+    """How a round ended."""
+
+    MORE = auto()
+    """Something was published: there may be more."""
+    QUIET = auto()
+    """Nothing to publish, or no room: a wake will come."""
+    HELD = auto()
+    """Another dispatcher has the queue."""
+
+
+class Dispatcher:
+    """One dispatcher process."""
+
+    def __init__(self, runtime: Runtime, registry: CollectorRegistry, stop: Stop) -> None:
+        self._runtime = runtime
+        self._jobs = runtime.settings.jobs
+        self._client = runtime.queue
+        self._registry = registry
+        self._metrics = DispatcherMetrics(registry)
+        self._stopping = stop.asked
+        self._absent: dict[str, str] = {}
+        self._health = Health(self._problems, self._degraded)
+        self._dispatching, self._sweeping, self._keeping = (
+            DirectConnection(runtime.database, deadline=STATEMENT_DEADLINE) for _ in range(3)
+        )
+        self._queues = set(runtime.settings.worker.queues)
+        self._house = Housekeeping(
+            self._client, self._keeping, self._metrics, lease=self._jobs.message_lease
+        )
+
+    async def run(self) -> None:
+        """Work until the stop."""
+        settings = self._runtime.settings.worker
+        with management(
+            settings.management_host, settings.management_port, self._health, self._registry
+        ) as url:
+            announce(url)
+            log.info("dispatcher is ready", management_url=url)
+            async with asyncio.TaskGroup() as group:
+                for work in (self._dispatch(), self._sweep(), self._keep_house(), self._turn()):
+                    group.create_task(work)
+        for connection in (self._dispatching, self._sweeping, self._keeping):
+            await connection.close()
+
+    async def _turn(self) -> None:
+        """Show that the loop turns. The short sleep also has signals noticed at once."""
+        while not self._stopping.is_set():
+            self._health.turn()
+            await pause(self._stopping, TURN)
+
+    async def _dispatch(self) -> None:
+        await self._persist(self._dispatch_once, "dispatch", interval=0.0)
+
+    async def _dispatch_once(self) -> None:
+        """Look at all queues, serve those with work until they are quiet, then wait for a wake."""
+        surveyed = await self._dispatching.run(dispatch.survey)
+        self._queues |= surveyed.available | surveyed.until_due.keys()
+        for queue in surveyed.due:
+            await self._dispatching.run(partial(dispatch.promote, queue=queue))
+        await self._serve(surveyed.available | surveyed.due)
+        waits = [wait for wait in surveyed.until_due.values() if wait > timedelta(0)]
+        await self._await_wakes(min([self._jobs.idle_poll, *waits]))
+
+    async def _serve(self, queues: Collection[str]) -> None:
+        """Rounds over the queues, one each in turn, until none of them brings anything."""
+        active = sorted(queues)
+        while active and not self._stopping.is_set():
+            active = [queue for queue in active if await self._round(queue) is Round.MORE]
+
+    async def _await_wakes(self, at_most: timedelta) -> None:
+        """Serve each queue that is woken until it is time to look at all of them again."""
+        end = time.monotonic() + at_most.total_seconds()
+        while not self._stopping.is_set() and (left := end - time.monotonic()) > 0:
+            waiting = self._client.wait_for_dispatch(sorted(self._queues), timedelta(seconds=left))
+            woken = await unless(self._stopping, waiting)
+            if woken is None:
+                return
+            if await self._round(woken) is Round.HELD:
+                await asyncio.sleep(LOSER_WAIT)
+                await tell(self._client, wake=[woken])
+            else:
+                await self._serve([woken])
+
+    async def _round(self, queue: str) -> Round:
+        return await self._dispatching.run(lambda connection: self._publish(connection, queue))
+
+    async def _publish(self, connection: Connection, queue: str) -> Round:
+        """Publish until the window is full, while nobody else can."""
+        async with dispatch.dispatch_round(connection, queue) as held:
+            if held is None:
+                return Round.HELD
+            depth = await self._client.depth(queue)
+            limit = max(self._jobs.min_window, await held.slots())
+            need = limit - depth.waiting
+            kinds = self._house.kinds(queue)
+            # Those in the window are still available in PostgreSQL, so they come along.
+            tickets = await held.available(need + depth.window, kinds) if need > 0 else []
+            offers = [ticket.offer() for ticket in tickets]
+            answer = await self._client.publish(queue, offers, limit=limit)
+        self._metrics.published.labels(queue).inc(answer.published)
+        is_full = answer.waiting >= limit
+        return Round.MORE if answer.published and not is_full else Round.QUIET
+
+    async def _sweep(self) -> None:
+        watch = Watch(self._jobs.worker_timeout)
+
+        async def once() -> None:
+            try:
+                swept = await self._sweeping.run(lambda found: sweep(found, watch))
+            except BaseException:
+                watch.lose()
+                raise
+            self._metrics.buried.inc(len(swept.workers))
+            self._metrics.crashed.inc(len(swept.recovered))
+            self._metrics.poisoned.inc(len(swept.discarded))
+            if swept.workers or swept.recovered or swept.discarded:
+                log.warning(
+                    "dead workers were swept",
+                    workers=len(swept.workers),
+                    recovered=len(swept.recovered),
+                    discarded=len(swept.discarded),
+                )
+            if swept.queues:
+                await tell(self._client, wake=swept.queues)
+
+        await self._persist(once, "sweep", interval=self._jobs.sweep_interval.total_seconds())
+
+    async def _keep_house(self) -> None:
+        interval = self._jobs.sweep_interval.total_seconds()
+        await self._persist(
+            lambda: self._house.keep(self._queues), "housekeeping", interval=interval
+        )
+
+    async def _persist(
+        self, work: Callable[[], Awaitable[None]], name: str, *, interval: float
+    ) -> None:
+        """Do the work again and again until the stop, with pauses while something is absent."""
+        pauses = Pauses()
+        while not self._stopping.is_set():
+            try:
+                await work()
+            except (Unavailable, QueueUnavailable, psycopg.Error) as error:
+                is_valkey = isinstance(error, QueueUnavailable)
+                self._absent[name] = "valkey" if is_valkey else "postgresql"
+                if pauses.is_first:
+                    log.warning("work waits", work=name, error=error)
+                await pause(self._stopping, pauses.take())
+                continue
+            self._absent.pop(name, None)
+            pauses.reset()
+            if interval:
+                await pause(self._stopping, interval)
+
+    def _problems(self) -> list[str]:
+        return ["stopping"] if self._stopping.is_set() else []
+
+    def _degraded(self) -> list[str]:
+        return sorted(set(self._absent.values()))

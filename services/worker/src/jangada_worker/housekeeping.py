@@ -1,0 +1,101 @@
+"""What a dispatcher does beside dispatching, about once a second for every queue.
+
+It ends expired message leases, notices a window whose messages were lost, says what waits upstream,
+and learns which kinds the workers know. Every dispatcher does it: each part is harmless twice.
+"""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from jangada.jobs.delivery import dispatch
+from jangada.jobs.delivery.connection import DirectConnection
+from jangada.telemetry import get_logger
+from jangada_queue.client import QueueClient
+from jangada_queue.signals import tell
+from jangada_queue.statistics import QueueStats, Upstream, queue_stats, write_upstream
+from jangada_queue.workers import prune
+from jangada_worker.metrics import DispatcherMetrics
+
+log = get_logger(__name__)
+
+PRUNE_AFTER: Final = timedelta(minutes=1)
+
+
+@dataclass(slots=True)
+class Housekeeping:
+    """The figures of the last round, and what follows from them."""
+
+    client: QueueClient
+    connection: DirectConnection
+    metrics: DispatcherMetrics
+    lease: timedelta
+    _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
+    _suspicious: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _pruned_at: float = field(default_factory=time.monotonic)
+
+    def kinds(self, queue: str) -> frozenset[str]:
+        """The kinds that the queue's workers know; none where there are no workers."""
+        return self._kinds.get(queue, frozenset())
+
+    async def keep(self, dispatched: Collection[str]) -> None:
+        """One round over all queues: those that are dispatched, and those with workers."""
+        queues = sorted({*dispatched, *await self.connection.run(dispatch.list_queues)})
+        for stats in await queue_stats(self.client, queues):
+            upstream = await self._say_upstream(stats)
+            self.metrics.show(stats, upstream)
+            self._kinds[stats.queue] = stats.kinds
+            await self._expire(stats.queue)
+            await self._heal(stats, upstream)
+        if time.monotonic() - self._pruned_at >= PRUNE_AFTER.total_seconds():
+            self._pruned_at = time.monotonic()
+            for queue in queues:
+                await prune(self.client, queue, PRUNE_AFTER)
+
+    async def _say_upstream(self, stats: QueueStats) -> Upstream:
+        queue, published = stats.queue, stats.published_total
+        upstream = await self.connection.run(lambda found: dispatch.upstream(found, queue))
+        unpublished = max(0, upstream.available - stats.window)
+        upstream = Upstream(
+            available=upstream.available,
+            running=upstream.running,
+            oldest_wait_seconds=upstream.oldest_wait_seconds,
+            due_60s=upstream.due_60s,
+            enqueued_total=published + unpublished,
+        )
+        await write_upstream(self.client, queue, upstream)
+        return upstream
+
+    async def _expire(self, queue: str) -> None:
+        """What a worker claimed and then died with is published again by the next round."""
+        expired = await self.client.expire(queue, self.lease)
+        if expired:
+            log.warning("message leases expired", queue=queue, count=len(expired))
+            self.metrics.expired.labels(queue).inc(len(expired))
+            await tell(self.client, wake=[queue])
+
+    async def _heal(self, stats: QueueStats, upstream: Upstream) -> None:
+        """A window that names messages while none is there was lost in part: forget it.
+
+        Only after nothing was claimed for half a lease: a claim shows that it isn't so.
+        """
+        queue = stats.queue
+        is_hollow = (
+            stats.waiting == 0
+            and stats.claimed == 0
+            and stats.window > sum(stats.parked.values())
+            and upstream.available > 0
+        )
+        since, published = self._suspicious.get(queue, (time.monotonic(), stats.published_total))
+        if not is_hollow or published != stats.published_total:
+            self._suspicious.pop(queue, None)
+            return
+        self._suspicious[queue] = (since, published)
+        if time.monotonic() - since >= self.lease.total_seconds() / 2:
+            self._suspicious.pop(queue)
+            forgotten = await self.client.clear_window(queue)
+            log.warning("a window without messages was cleared", queue=queue, keys=forgotten)
+            self.metrics.cleared.labels(queue).inc()
+            await tell(self.client, wake=[queue])

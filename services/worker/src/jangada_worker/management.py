@@ -1,0 +1,118 @@
+"""Health and metrics of a worker or dispatcher, answered from threads of their own.
+
+So they answer whatever the event loop is doing; live says 503 when the loop has not turned for a
+minute. The port is for probes and scrapers and is never routed to the public.
+"""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final, override
+
+from prometheus_client import CollectorRegistry
+
+from jangada.telemetry import exposition
+
+STUCK: Final = timedelta(minutes=1)
+REQUEST_TIMEOUT: Final = 10.0
+
+
+@dataclass(slots=True)
+class Health:
+    """What the process knows of itself.
+
+    `problems` names what keeps it from being ready, `degraded` what is absent and can be borne.
+    """
+
+    problems: Callable[[], Sequence[str]]
+    degraded: Callable[[], Sequence[str]] = tuple
+    last_turn: float = field(default_factory=time.monotonic)
+
+    def turn(self) -> None:
+        """The event loop turned; called several times a second."""
+        self.last_turn = time.monotonic()
+
+    def is_live(self) -> bool:
+        return time.monotonic() - self.last_turn < STUCK.total_seconds()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(
+        self, address: tuple[str, int], health: Health, registry: CollectorRegistry
+    ) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.health = health
+        self.registry = registry
+        super().__init__(address, _Handler)
+
+    @override
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A prober that hangs up is no event."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = REQUEST_TIMEOUT
+    protocol_version = "HTTP/1.1"
+    server_version = "jangada"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0]:
+            case "/health/live":
+                self._answer_health([] if self.server.health.is_live() else ["event loop"])
+            case "/health/ready" | "/health/startup":
+                health = self.server.health
+                self._answer_health(health.problems(), health.degraded())
+            case "/metrics":
+                body, content_type = exposition(self.server.registry)
+                self._answer(HTTPStatus.OK, content_type, body)
+            case _:
+                self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"Not found.\n")
+
+    do_HEAD = do_GET  # noqa: N815 - http.server names it
+
+    def _answer_health(self, problems: Sequence[str], degraded: Sequence[str] = ()) -> None:
+        status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
+        body = {
+            "status": "unavailable" if problems else "ok",
+            "problems": list(problems),
+            "degraded": list(degraded),
+        }
+        self._answer(status, "application/json", json.dumps(body).encode())
+
+    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        """Probes come every few seconds: they are not logged."""
+
+
+@contextmanager
+def management(host: str, port: int, health: Health, registry: CollectorRegistry) -> Iterator[str]:
+    """Serve inside the block; yields the URL, whose port was chosen where `port` is 0."""
+    server = _Server((host, port), health, registry)
+    thread = threading.Thread(target=server.serve_forever, name="management", daemon=True)
+    thread.start()
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        yield f"http://{shown}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

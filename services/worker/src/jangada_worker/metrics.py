@@ -1,0 +1,92 @@
+"""The metrics of worker and dispatcher. Labels are bounded: queues and kinds of this platform."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from jangada_queue.statistics import QueueStats, Upstream
+from jangada_worker.link import Observation
+
+DURATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+WAIT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800)
+
+
+class WorkerMetrics:
+    """What a worker's parent counts for its children."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ended = Counter(
+            "jangada_job_total",
+            "Attempts that ended, by outcome.",
+            ("queue", "kind", "outcome"),
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "jangada_job_duration_seconds",
+            "How long an attempt ran.",
+            ("queue", "kind"),
+            buckets=DURATION,
+            registry=registry,
+        )
+        self.wait = Histogram(
+            "jangada_job_queue_wait_seconds",
+            "From when a job was due to its start.",
+            ("queue", "kind"),
+            buckets=WAIT,
+            registry=registry,
+        )
+        self.slots = Gauge("jangada_worker_slots", "Slots for jobs.", ("state",), registry=registry)
+        self.restarts = Counter(
+            "jangada_worker_restarts_total",
+            "Child processes that ended unasked.",
+            registry=registry,
+        )
+        self.late_beats = Counter(
+            "jangada_worker_failed_beats_total",
+            "Beats that PostgreSQL did not take.",
+            registry=registry,
+        )
+
+    def observe(self, attempt: Observation) -> None:
+        self.ended.labels(attempt.queue, attempt.kind, attempt.outcome).inc()
+        self.duration.labels(attempt.queue, attempt.kind).observe(attempt.seconds)
+        self.wait.labels(attempt.queue, attempt.kind).observe(max(0.0, attempt.waited_seconds))
+
+    def show_slots(self, busy: int, total: int) -> None:
+        self.slots.labels("busy").set(busy)
+        self.slots.labels("free").set(total - busy)
+
+
+class DispatcherMetrics:
+    """What a dispatcher knows of the queues."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, help_: str) -> Gauge:
+            return Gauge(name, help_, ("queue",), registry=registry)
+
+        def counter(name: str, help_: str, *labels: str) -> Counter:
+            return Counter(name, help_, labels, registry=registry)
+
+        self.waiting = gauge("jangada_queue_waiting", "Messages that wait in Valkey.")
+        self.leased = gauge("jangada_queue_leased", "Messages that are claimed and not granted.")
+        self.parked = gauge("jangada_queue_parked", "Messages of kinds that no worker knows.")
+        self.available = gauge("jangada_queue_available", "Jobs that may start (to 10,000).")
+        self.running = gauge("jangada_queue_running", "Jobs that run.")
+        self.due = gauge("jangada_queue_due_60s", "Jobs that are due within a minute.")
+        self.oldest = gauge("jangada_queue_oldest_wait_seconds", "The longest wait of all.")
+        self.published = counter("jangada_queue_published_total", "Messages published.", "queue")
+        self.expired = counter("jangada_lease_expired_total", "Message leases expired.", "queue")
+        self.cleared = counter(
+            "jangada_queue_window_cleared_total", "Windows that were lost in part.", "queue"
+        )
+        self.crashed = counter("jangada_job_crashed_total", "Jobs whose worker died.")
+        self.poisoned = counter("jangada_job_poisoned_total", "Jobs discarded as poison.")
+        self.buried = counter("jangada_worker_lost_total", "Workers that fell silent.")
+
+    def show(self, stats: QueueStats, upstream: Upstream) -> None:
+        queue = stats.queue
+        self.waiting.labels(queue).set(stats.waiting)
+        self.leased.labels(queue).set(stats.claimed)
+        self.parked.labels(queue).set(sum(stats.parked.values()))
+        self.available.labels(queue).set(upstream.available)
+        self.running.labels(queue).set(upstream.running)
+        self.due.labels(queue).set(upstream.due_60s)
+        self.oldest.labels(queue).set(upstream.oldest_wait_seconds)

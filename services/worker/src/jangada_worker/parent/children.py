@@ -1,0 +1,92 @@
+"""One child process as its parent sees it."""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable
+from typing import Self
+from uuid import UUID
+
+from jangada_queue.workers import RunningWork
+from jangada_worker.link import (
+    Farewell,
+    Identity,
+    Link,
+    Observation,
+    Observations,
+    Ready,
+    Report,
+    ToChild,
+    ToParent,
+    parent_end,
+)
+
+
+class Child:
+    """A running worker process, and the link to it."""
+
+    def __init__(self, process: Process, link: Link[ToParent, ToChild]) -> None:
+        self.process = process
+        self.born = time.monotonic()
+        self.worker: UUID | None = None
+        self.kinds: list[str] = []
+        self.running: list[RunningWork] = []
+        self.is_ready = False
+        self.said_farewell = False
+        self._link = link
+
+    @classmethod
+    async def spawn(cls, pod: str) -> Self:
+        """Start a process; it dies with this one."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "jangada_worker.child"),
+                *("--parent", str(os.getpid())),
+                *("--link", str(theirs.fileno())),
+                *("--pod", pod),
+                pass_fds=[theirs.fileno()],
+            )
+        finally:
+            theirs.close()
+        return cls(process, await parent_end(ours))
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def lived(self) -> float:
+        return time.monotonic() - self.born
+
+    def identify(self, worker: UUID) -> None:
+        self.worker = worker
+        self._link.send(Identity(worker))
+
+    def send(self, message: ToChild) -> None:
+        self._link.send(message)
+
+    async def live(self, observe: Callable[[Observation], None], ready: Callable[[], None]) -> int:
+        """Hear what the child says until it ends; answers its exit code."""
+        async for message in self._link.messages():
+            match message:
+                case Ready():
+                    self.kinds = message.kinds
+                    self.is_ready = True
+                    ready()
+                case Report():
+                    self.running = message.running
+                case Observations():
+                    for observation in message.ended:
+                        observe(observation)
+                case Farewell():
+                    self.said_farewell = True
+        self._link.close()
+        return await self.process.wait()
+
+    def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()

@@ -1,0 +1,220 @@
+"""Keeps the worker processes running, and ends them in order."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Final
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry
+
+from jangada.db import new_id
+from jangada.jobs.delivery.connection import DirectConnection
+from jangada.jobs.delivery.workers import NewWorker
+from jangada.runtime import Runtime
+from jangada.telemetry import get_logger
+from jangada_queue import workers
+from jangada_queue.errors import QueueUnavailable
+from jangada_queue.workers import WorkerReport
+from jangada_worker.announcement import announce
+from jangada_worker.link import Drain, HandBack
+from jangada_worker.management import Health, management
+from jangada_worker.metrics import WorkerMetrics
+from jangada_worker.parent.children import Child
+from jangada_worker.parent.heart import Heart
+from jangada_worker.patience import GRACE, LAST_WORDS, Pauses, Stop, pause
+
+log = get_logger(__name__)
+
+TURN: Final = 0.25
+REPORT_EVERY: Final = 1.0
+STEADY: Final = 30.0
+"""A child that lived so many seconds did start: the pause before the next one is short again."""
+
+LAST_TURN: Final = (GRACE + LAST_WORDS).total_seconds() + 2
+"""How long a child may take beyond its drain before it is killed, in seconds."""
+
+
+class Supervisor:
+    """The parent process of a pod's workers."""
+
+    def __init__(self, runtime: Runtime, registry: CollectorRegistry, stop: Stop) -> None:
+        settings = runtime.settings
+        self._runtime = runtime
+        self._settings = settings.worker
+        self._registry = registry
+        self._metrics = WorkerMetrics(registry)
+        self._pod = new_id().hex
+        self._version = version("jangada-worker")
+        self._children: dict[int, Child] = {}
+        self._gone: list[UUID] = []
+        self._stop = stop
+        self._ready = asyncio.Event()
+        self._is_draining = False
+        self._is_valkey_absent = False
+        self._health = Health(self._problems, self._degraded)
+        self._connection = DirectConnection(runtime.database, deadline=settings.jobs.worker_timeout)
+        self._heart = Heart(
+            self._connection,
+            runtime.queue,
+            interval=settings.jobs.beat_interval.total_seconds(),
+            children=self._children.values,
+            describe=self._describe,
+            failed=self._metrics.late_beats.inc,
+        )
+
+    async def run(self) -> None:
+        """Run the children until the stop, then drain them."""
+        settings = self._settings
+        with management(
+            settings.management_host, settings.management_port, self._health, self._registry
+        ) as url:
+            async with asyncio.TaskGroup() as group:
+                keepers = [
+                    group.create_task(self._keep(number)) for number in range(settings.processes)
+                ]
+                background = [
+                    group.create_task(work)
+                    for work in (
+                        self._heart.run(),
+                        self._report(),
+                        self._turn(),
+                        self._announce(url),
+                    )
+                ]
+                await self._stop.asked.wait()
+                await self._drain(keepers)
+                for task in background:
+                    task.cancel()
+            await self._leave()
+
+    async def _turn(self) -> None:
+        """Show that the loop turns. The short sleep also has signals noticed at once."""
+        while True:
+            self._health.turn()
+            busy = sum(len(child.running) for child in self._children.values())
+            self._metrics.show_slots(busy, self._settings.slots * len(self._children))
+            await asyncio.sleep(TURN)
+
+    async def _announce(self, url: str) -> None:
+        await self._ready.wait()
+        announce(url)
+        log.info("worker is ready", processes=self._settings.processes, management_url=url)
+
+    async def _keep(self, number: int) -> None:
+        """Have a child running until the stop, a new one whenever it ends."""
+        pauses = Pauses(first=0.5, longest=30.0)
+        while not self._stop.asked.is_set():
+            child = await Child.spawn(self._pod)
+            self._children[number] = child
+            if self._stop.asked.is_set():
+                child.send(HandBack())
+            code = await child.live(self._metrics.observe, self._on_ready)
+            del self._children[number]
+            if child.worker is not None:
+                self._gone.append(child.worker)
+                self._heart.bury(child.worker, in_order=child.said_farewell and code == 0)
+            if self._stop.asked.is_set():
+                return
+            self._metrics.restarts.inc()
+            if child.lived > STEADY:
+                pauses.reset()
+            log.warning("a worker process ended and is replaced", pid=child.pid, code=code)
+            await pause(self._stop.asked, pauses.take())
+
+    def _on_ready(self) -> None:
+        self._heart.hurry()
+        children = self._children.values()
+        if len(children) == self._settings.processes and all(c.is_ready for c in children):
+            self._ready.set()
+
+    async def _drain(self, keepers: Sequence[asyncio.Task[None]]) -> None:
+        """Let running jobs end; when their time is up they go back to the queue."""
+        seconds = self._settings.drain_timeout.total_seconds()
+        log.info("draining", seconds=seconds)
+        self._tell_children(Drain(seconds))
+        ended = asyncio.ensure_future(asyncio.wait(keepers))
+        hurried = asyncio.ensure_future(self._stop.hurried.wait())
+        await asyncio.wait(
+            {ended, hurried}, timeout=seconds + LAST_TURN, return_when=asyncio.FIRST_COMPLETED
+        )
+        hurried.cancel()
+        if not ended.done():
+            self._tell_children(HandBack())
+            await asyncio.wait({ended}, timeout=LAST_TURN)
+        for child in self._children.values():
+            log.warning("a worker process did not end and is killed", pid=child.pid)
+            child.kill()
+        await ended
+
+    def _tell_children(self, message: Drain | HandBack) -> None:
+        for child in self._children.values():
+            child.send(message)
+
+    async def _leave(self) -> None:
+        """The last beat buries the children: nobody has to wait for their silence."""
+        await self._heart.beat()
+        await self._connection.close()
+        with suppress(QueueUnavailable):
+            await self._tell_valkey()
+
+    async def _report(self) -> None:
+        """Tell Valkey how the children are, until cancelled."""
+        while True:
+            try:
+                await self._tell_valkey()
+                self._is_valkey_absent = False
+            except QueueUnavailable as error:
+                if not self._is_valkey_absent:
+                    log.warning("Valkey is absent: running jobs go on, none start", error=error)
+                self._is_valkey_absent = True
+            await asyncio.sleep(REPORT_EVERY)
+
+    async def _tell_valkey(self) -> None:
+        """Report the living and take leave of the gone; the answer says whether to drain."""
+        queue = self._runtime.queue
+        reports = [self._report_of(child) for child in self._children.values() if child.worker]
+        self._is_draining = await workers.report(queue, self._pod, reports)
+        if gone := [str(worker) for worker in self._gone]:
+            await workers.leave(queue, self._settings.queues, gone)
+            del self._gone[: len(gone)]
+
+    def _report_of(self, child: Child) -> WorkerReport:
+        return WorkerReport(
+            worker=str(child.worker),
+            pod=self._pod,
+            host=socket.gethostname(),
+            pid=child.pid,
+            version=self._version,
+            queues=self._settings.queues,
+            kinds=child.kinds,
+            slots=self._settings.slots,
+            running=child.running,
+            is_draining=self._is_draining or self._stop.asked.is_set(),
+        )
+
+    def _describe(self, worker: UUID, child: Child) -> NewWorker:
+        return NewWorker(
+            id=worker,
+            pod_uid=self._pod,
+            host=socket.gethostname(),
+            pid=child.pid,
+            version=self._version,
+            queues=self._settings.queues,
+            slots=self._settings.slots,
+        )
+
+    def _problems(self) -> list[str]:
+        """A worker is ready while its processes run and nobody drains it."""
+        problems = []
+        if not self._ready.is_set():
+            problems.append("starting")
+        if self._is_draining or self._stop.asked.is_set():
+            problems.append("draining")
+        return problems
+
+    def _degraded(self) -> list[str]:
+        absent = {"postgresql": self._heart.is_absent, "valkey": self._is_valkey_absent}
+        return [name for name, is_absent in absent.items() if is_absent]

@@ -1,0 +1,281 @@
+"""A raft: the real programs as processes of their own, on this test's PostgreSQL and Valkey."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+import psutil
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import ConfigDict
+from sqlalchemy import text
+
+from jangada.config import JobsSettings, Settings
+from jangada.db import new_id
+from jangada.jobs import service
+from jangada.jobs.models import FINAL_STATES, Job
+from jangada.jobs.schemas import JobArgs
+from jangada.runtime import Runtime
+from jangada.testing import Person
+from jangada_worker.dispatcher import Dispatcher
+from jangada_worker.patience import Stop
+
+PATIENCE = 60.0
+POLL = 0.02
+
+QUICK = JobsSettings(
+    beat_interval=timedelta(milliseconds=200),
+    worker_timeout=timedelta(seconds=1),
+    sweep_interval=timedelta(milliseconds=100),
+    message_lease=timedelta(seconds=1),
+    idle_poll=timedelta(milliseconds=50),
+)
+
+TABLES = """
+    CREATE TABLE signs (job uuid, attempt integer, pid integer, what text);
+    CREATE TABLE effects (job uuid, attempt integer);
+    CREATE TABLE gates (name text);
+"""
+
+
+@pytest.fixture(scope="session")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The jobs of `rehearsal.py` as an installed application."""
+    folder = tmp_path_factory.mktemp("application")
+    shutil.copy(Path(__file__).with_name("rehearsal.py"), folder / "jangada_rehearsal.py")
+    metadata = folder / "jangada_rehearsal-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: jangada-rehearsal\nVersion: 1\n"
+    )
+    (metadata / "entry_points.txt").write_text("[jangada.handlers]\ntest = jangada_rehearsal\n")
+    return folder
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """As all tests have them, with leases of a second."""
+    return settings.model_copy(update={"jobs": QUICK})
+
+
+def environment(settings: Settings, application: Path, **more: object) -> dict[str, str]:
+    jobs = settings.jobs
+    master_key = settings.auth.master_key
+    assert master_key is not None
+    ours = {
+        "ENVIRONMENT": settings.environment,
+        "DATABASE__URL": settings.database.url.get_secret_value(),
+        "VALKEY__URL": settings.valkey.url.get_secret_value(),
+        "AUTH__MASTER_KEY": master_key.get_secret_value(),
+        "TELEMETRY__LOG_FORMAT": "json",
+        "WORKER__QUEUES": "default,imports",
+        "WORKER__DRAIN_TIMEOUT": "30s",
+        **{
+            f"JOBS__{name.upper()}": f"{getattr(jobs, name).total_seconds()}s"
+            for name in JobsSettings.model_fields
+            if isinstance(getattr(jobs, name), timedelta)
+        },
+        **{key.upper(): value for key, value in more.items()},
+    }
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith("JANGADA_")},
+        **{f"JANGADA_{key}": str(value) for key, value in ours.items()},
+        "PYTHONPATH": str(application),
+    }
+
+
+@dataclass(slots=True)
+class Program:
+    """A running `jangada worker` or `jangada dispatcher`."""
+
+    process: Process
+    management_url: str
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.pid).children()
+
+    @property
+    def family(self) -> list[int]:
+        return [self.pid, *(child.pid for child in self.children)]
+
+    def signal_family(self, number: signal.Signals) -> None:
+        for pid in self.family:
+            os.kill(pid, number)
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
+
+    async def stop(self) -> int:
+        self.send(signal.SIGTERM)
+        return await self.ended()
+
+    async def kill(self) -> None:
+        """As a node that loses power: parent and children at once."""
+        self.signal_family(signal.SIGKILL)
+        await self.ended()
+
+
+class AnyArgs(JobArgs):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+@dataclass(slots=True)
+class Raft:
+    """The platform around a test."""
+
+    runtime: Runtime
+    person: Person
+    settings: Settings
+    application: Path
+    folder: Path
+    programs: list[Program] = field(default_factory=list)
+    stop: Stop = field(default_factory=Stop)
+    dispatching: asyncio.Task[None] | None = None
+
+    async def worker(self, **settings: object) -> Program:
+        more = {f"worker__{key}": value for key, value in settings.items()}
+        return await self.start("worker", **more)
+
+    async def dispatcher(self) -> None:
+        """One in this process: nothing that it does needs one of its own, but to be killed."""
+        dispatcher = Dispatcher(self.runtime, CollectorRegistry(), self.stop)
+        self.dispatching = asyncio.create_task(dispatcher.run())
+
+    async def dispatcher_process(self) -> Program:
+        return await self.start("dispatcher")
+
+    async def start(self, command: str, **settings: object) -> Program:
+        """Start a program and wait until it says that it is ready."""
+        reading, writing = os.pipe()
+        log = self.folder / f"{command}-{len(self.programs)}.log"
+        environ = environment(self.settings, self.application, **settings)
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "jangada", command),
+                env={**environ, "JANGADA_READY_FD": str(writing)},
+                pass_fds=[writing],
+                stdout=output,
+                stderr=output,
+            )
+        os.close(writing)
+        program = Program(process, "", log)
+        self.programs.append(program)
+        loop = asyncio.get_running_loop()
+        with os.fdopen(reading) as pipe:
+            line = await asyncio.wait_for(loop.run_in_executor(None, pipe.readline), PATIENCE)
+        assert line, log.read_text()
+        program.management_url = json.loads(line)["management_url"]
+        return program
+
+    async def close(self) -> None:
+        self.stop.ask()
+        if self.dispatching is not None:
+            await self.dispatching
+        for program in self.programs:
+            if program.process.returncode is None:
+                with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                    program.signal_family(signal.SIGKILL)
+                await program.process.wait()
+
+    async def enqueue(self, kind: str, *, tenant: UUID | None = None, **args: Any) -> Job:  # noqa: ANN401
+        how = {name: args.pop(name) for name in ("queue", "max_attempts") if name in args}
+        tenant = tenant or self.person.tenant_id
+        holder: type[JobArgs] = type(
+            "Args", (AnyArgs,), {"kind": kind, "__annotations__": {"kind": ClassVar[str]}}
+        )
+        async with self.runtime.database.transaction(tenant) as session:
+            return await service.enqueue(session, holder(**args), tenant_id=tenant, **how)
+
+    async def reload(self, job: Job) -> Job:
+        async with self.runtime.database.read(job.tenant_id) as session:
+            return await service.get_job(session, job.tenant_id, job.id)
+
+    async def cancel(self, job: Job) -> None:
+        async with self.runtime.database.transaction(job.tenant_id) as session:
+            await service.cancel(session, job.tenant_id, job.id)
+
+    async def open_gate(self, name: str) -> None:
+        await self.execute("INSERT INTO gates VALUES (:name)", name=name)
+
+    async def execute(self, statement: str, **values: object) -> list[Any]:
+        async with self.runtime.database.system_transaction("test") as session:
+            result = await session.execute(text(statement), values)
+            return list(result.all()) if result.returns_rows else []
+
+    async def signs(self, job: Job, what: str = "started") -> list[tuple[int, int]]:
+        """The (attempt, pid) of each sign of the job."""
+        rows = await self.execute(
+            "SELECT attempt, pid FROM signs WHERE job = :job AND what = :what ORDER BY attempt",
+            job=job.id,
+            what=what,
+        )
+        return [tuple(row) for row in rows]
+
+    async def effects(self, job: Job) -> list[int]:
+        """The attempts whose effects were committed."""
+        found = await self.execute("SELECT attempt FROM effects WHERE job = :job", job=job.id)
+        return [row[0] for row in found]
+
+    async def until(self, condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+        """Wait until the condition answers something true, and answer it."""
+        async with asyncio.timeout(PATIENCE):
+            while not (found := await condition()):  # noqa: ASYNC110 - in another process
+                await asyncio.sleep(POLL)
+        return found
+
+    async def until_started(self, job: Job, times: int = 1) -> list[tuple[int, int]]:
+        async def started() -> list[tuple[int, int]]:
+            signs = await self.signs(job)
+            return signs if len(signs) >= times else []
+
+        found: list[tuple[int, int]] = await self.until(started)
+        return found
+
+    async def until_state(self, job: Job, *states: str) -> Job:
+        async def reached() -> Job | None:
+            row = await self.reload(job)
+            return row if row.state in (states or FINAL_STATES) else None
+
+        found: Job = await self.until(reached)
+        return found
+
+
+@pytest.fixture
+async def raft(  # noqa: PLR0917 - fixtures
+    runtime: Runtime, person: Person, settings: Settings, application: Path, tmp_path: Path
+) -> AsyncIterator[Raft]:
+    async with runtime.database.direct() as connection:
+        await connection.execute(TABLES)
+    raft = Raft(runtime, person, settings, application, tmp_path)
+    try:
+        yield raft
+    finally:
+        await raft.close()
+        for program in raft.programs:
+            sys.stdout.write(f"--- {program.log.name}\n{program.log.read_text()}\n")
+
+
+@pytest.fixture
+def gate() -> str:
+    """The name of a gate of this test."""
+    return new_id().hex
