@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import psycopg
@@ -40,6 +40,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import QueuePool
 
 from jangada.config import DatabaseSettings
 from jangada.connections import Connection, arguments
@@ -150,6 +151,15 @@ class Notice:
     subject: str
 
 
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """Connections of one process's pool."""
+
+    used: int
+    idle: int
+    maximum: int
+
+
 type Notify = Callable[[frozenset[Notice]], Awaitable[None]]
 
 _NOTICES: Final = "jangada.notices"
@@ -217,6 +227,13 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+    def pool_usage(self) -> PoolUsage:
+        """How many pooled connections are in use and idle, of how many at most."""
+        pool = cast("QueuePool", self.engine.pool)
+        return PoolUsage(
+            used=pool.checkedout(), idle=pool.checkedin(), maximum=self.settings.pool_size
+        )
 
     async def _connect(self) -> Connection:
         """A connection for the pool; it is hung up where even the statement timeout is not kept."""

@@ -27,6 +27,7 @@ from jangada_api.middleware import (
     RequestId,
     SecurityHeaders,
 )
+from jangada_api.pool_metrics import watch_pool
 
 log = get_logger(__name__)
 
@@ -130,6 +131,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             runtime = await stack.enter_async_context(opening)
         await _refuse_unsafe_role(runtime.database)
         app.state.runtime = runtime
+        stack.callback(watch_pool(app.state.registry, runtime.database.pool_usage))
         app.state.accounts = await stack.enter_async_context(open_accounts(runtime))
         app.state.health = await stack.enter_async_context(open_health(runtime))
         try:
