@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from jangada.config import load_settings, unknown_keys
+from jangada.config import TelemetrySettings, load_settings, unknown_keys
 from jangada.errors import JangadaError, NotFound, Unavailable
-from jangada.telemetry import describe
+from jangada.telemetry import configure_logging, describe
 
 GROUP = "jangada.commands"
 EXIT_ERROR = 1
@@ -98,6 +98,8 @@ def check(
 
 def main() -> None:
     """Run a command; an expected error is one line on stderr and an exit code, no traceback."""
+    # Until a command sets up its own: what isn't set up writes everything to stdout, unredacted.
+    configure_logging(TelemetrySettings(log_level="WARNING"))
     try:
         build(next(iter(sys.argv[1:]), None))()
     except JangadaError as error:

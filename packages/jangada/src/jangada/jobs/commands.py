@@ -27,6 +27,9 @@ jobs = typer.Typer(help="List, show, cancel and retry jobs of all tenants.", no_
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 JobId = Annotated[UUID, typer.Argument(help="The job's id.", metavar="JOB")]
 
+ID_WIDTH = 36
+PIPE_WIDTH = 1000
+
 FIELDS = [
     "id",
     "tenant_id",
@@ -154,10 +157,13 @@ def _print_json(job: Job, *more: str) -> None:
 
 
 def _print_table(found: list[Job]) -> None:
-    columns = ("id", "kind", "queue", "state", "attempt", "scheduled_at", "finished_at")
-    table = Table(*columns, box=None, header_style="bold")
+    """For a person as wide as the terminal, for a program as wide as it takes."""
+    columns = ("kind", "queue", "state", "attempt", "scheduled_at", "finished_at")
+    table = Table(box=None, header_style="bold")
+    table.add_column("id", min_width=ID_WIDTH)
+    for name in columns:
+        table.add_column(name)
     for job in found:
-        table.add_row(*(Text(_shown(getattr(job, name))) for name in columns))
+        table.add_row(*(Text(_shown(getattr(job, name))) for name in ("id", *columns)))
     console = Console()
-    width = console.width if console.is_terminal else console.measure(table).maximum
-    console.print(table, width=width, crop=False, no_wrap=not console.is_terminal)
+    Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)
