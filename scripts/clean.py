@@ -9,5 +9,5 @@ CACHES = (".cache", ".hypothesis", ".import_linter_cache", ".mypy_cache", ".pyte
 
 for name in (*ENVIRONMENTS, *CACHES, ".ruff_cache", "mutants"):
     shutil.rmtree(ROOT / name, ignore_errors=True)
-for path in [*ROOT.glob(".coverage*"), *ROOT.glob("*/**/__pycache__")]:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+for path in ROOT.glob("*/**/__pycache__"):
+    shutil.rmtree(path)

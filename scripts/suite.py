@@ -21,19 +21,21 @@ QUIET = ["-q", "--durations", "5", "--durations-min", "2"]
 SHOWN = 10
 
 
-def run(program: str, *arguments: str) -> int:
+def run(program: str, *arguments: str, data: Path | None = None) -> int:
     """Run one of our tools with nothing to read: a test that asks the terminal should fail."""
     command = [str(BIN / program), *arguments]
-    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode
+    env = {**os.environ, "COVERAGE_FILE": str(data)} if data else None
+    return subprocess.run(
+        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False
+    ).returncode
 
 
-def measured() -> Mapping[str, Any]:
+def measured(data: Path) -> Mapping[str, Any]:
     """What coverage knows of each file, by its path from the root."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "coverage.json"
-        if run("coverage", "json", "--quiet", "-o", str(report)):
-            raise SystemExit("coverage has nothing to report")
-        files: Mapping[str, Any] = json.loads(report.read_text("utf-8"))["files"]
+    report = data.with_name("coverage.json")
+    if run("coverage", "json", "--quiet", "-o", str(report), data=data):
+        raise SystemExit("coverage has nothing to report")
+    files: Mapping[str, Any] = json.loads(report.read_text("utf-8"))["files"]
     return {os.path.relpath(ROOT / name, ROOT): entry["summary"] for name, entry in files.items()}
 
 
@@ -69,9 +71,12 @@ def gate(files: Mapping[str, Any]) -> int:
 def main(arguments: list[str]) -> int:
     if arguments:
         return run("pytest", *arguments)
-    run("coverage", "erase")
-    failed = run("pytest", *PARALLEL, *QUIET, "--cov", "--cov-report=")
-    files = measured()
+    with tempfile.TemporaryDirectory(prefix="jangada-coverage-") as folder:
+        # Some tests run the platform as another user, whose processes write what they covered, too.
+        Path(folder).chmod(0o1777)
+        data = Path(folder) / "data"
+        failed = run("pytest", *PARALLEL, *QUIET, "--cov", "--cov-report=", data=data)
+        files = measured(data)
     print("\n".join(report(files)))
     return failed or gate(files)
 
