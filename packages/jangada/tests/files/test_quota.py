@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from jangada.config import Settings
 from jangada.db import Database
@@ -220,3 +220,12 @@ async def abandon(runtime: Runtime, tenant_id: UUID) -> File:
     part.parent.mkdir(parents=True)
     part.write_bytes(b"half a file")
     return row
+
+
+async def test_the_constraint_refuses_a_stored_file_without_its_name(
+    runtime: Runtime, tenant: Tenant
+) -> None:
+    file = await upload(runtime, tenant.id, Sent())
+    with pytest.raises(Exception, match="ck_files_complete"):
+        async with runtime.database.transaction(tenant.id) as session:
+            await session.execute(update(File).where(File.id == file.id).values(name=None))

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import select, text, update
+from sqlalchemy import select, text
 
 from jangada.config import Settings, StorageSettings
 from jangada.db import Database
-from jangada.errors import NotFound
+from jangada.errors import NotFound, Unavailable
 from jangada.files import service
 from jangada.files.blobs import open_blobs
 from jangada.files.errors import (
@@ -25,7 +25,7 @@ from jangada.files.errors import (
 )
 from jangada.files.models import File, FileState
 from jangada.files.schemas import Label
-from jangada.files.uploads import receive, sweep_uploads
+from jangada.files.uploads import receive, sweep_uploads, sweeping
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.runtime import Runtime
 from jangada.tenants.models import Tenant
@@ -306,6 +306,34 @@ async def test_deleting_a_tenant_leaves_no_content(
     await assert_nothing_left(runtime)
 
 
+async def test_sweeping_goes_on_by_itself(runtime: Runtime, tenant: Tenant) -> None:
+    file = await upload(runtime, tenant.id, Sent())
+    async with sweeping(runtime, every=timedelta(milliseconds=20)):
+        async with runtime.database.transaction(tenant.id) as session:
+            await service.delete_file(session, tenant.id, file.id)
+        async with asyncio.timeout(30):
+            while await rows(runtime) or await tombstones(runtime):
+                pass
+    await assert_nothing_left(runtime)
+
+
+async def test_sweeping_outlives_a_database_that_is_away(
+    runtime: Runtime, tenant: Tenant, postgres: EmbeddedPostgres
+) -> None:
+    file = await upload(runtime, tenant.id, Sent())
+    async with sweeping(runtime, every=timedelta(milliseconds=20)):
+        await allow_connections(postgres, runtime, is_allowed=False)
+        with pytest.raises(Unavailable):
+            await sweep_uploads(runtime)
+        await allow_connections(postgres, runtime, is_allowed=True)
+        async with runtime.database.transaction(tenant.id) as session:
+            await service.delete_file(session, tenant.id, file.id)
+        async with asyncio.timeout(30):
+            while await tombstones(runtime):
+                pass
+    await assert_nothing_left(runtime)
+
+
 async def test_a_deletion_that_rolls_back_keeps_the_content(
     runtime: Runtime, tenant: Tenant
 ) -> None:
@@ -368,12 +396,3 @@ async def test_an_upload_that_is_being_finished_is_not_swept(
                     lease=timedelta(0),
                 )
     assert ("stored", 31) in await rows(runtime)
-
-
-async def test_the_constraint_refuses_a_stored_file_without_its_name(
-    runtime: Runtime, tenant: Tenant
-) -> None:
-    file = await upload(runtime, tenant.id, Sent())
-    with pytest.raises(Exception, match="ck_files_complete"):
-        async with runtime.database.transaction(tenant.id) as session:
-            await session.execute(update(File).where(File.id == file.id).values(name=None))

@@ -13,6 +13,7 @@ from jangada.accounts.runtime import open_accounts
 from jangada.config import Settings
 from jangada.db import Database
 from jangada.errors import Unavailable
+from jangada.files.uploads import sweeping
 from jangada.runtime import Runtime, open_runtime
 from jangada.telemetry import get_logger, new_registry
 from jangada_api import accounts, contact_imports, contacts, jobs, openapi, pages, problems
@@ -133,6 +134,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.runtime = runtime
         stack.callback(watch_pool(app.state.registry, runtime.database.pool_usage))
         app.state.accounts = await stack.enter_async_context(open_accounts(runtime))
+        await stack.enter_async_context(sweeping(runtime))
         app.state.health = await stack.enter_async_context(open_health(runtime))
         try:
             yield

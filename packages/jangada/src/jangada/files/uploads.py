@@ -35,6 +35,7 @@ LEASE: Final = timedelta(seconds=30)
 RENEWALS_PER_LEASE: Final = 3
 ABORT_DEADLINE: Final = timedelta(seconds=10)
 SWEPT_AT_ONCE: Final = 200
+SWEEP_EVERY: Final = timedelta(seconds=30)
 
 
 @dataclass(slots=True)
@@ -139,11 +140,29 @@ class _UnderWay:
             log.warning("upload_left_to_the_sweep", error=type(error).__name__)
 
 
+@asynccontextmanager
+async def sweeping(runtime: Runtime, *, every: timedelta = SWEEP_EVERY) -> AsyncIterator[None]:
+    """Sweep now and then for as long as the block lasts: what receives uploads runs in one."""
+    task = asyncio.create_task(_sweep_forever(runtime, every), name="files: sweep")
+    try:
+        yield
+    finally:
+        await _end(task)
+
+
+async def _sweep_forever(runtime: Runtime, every: timedelta) -> None:
+    while True:
+        await asyncio.sleep(every.total_seconds())
+        try:
+            await sweep_uploads(runtime)
+        except Exception as error:  # noqa: BLE001 - the next round will do
+            log.warning("sweep_of_uploads_failed", error=type(error).__name__)
+
+
 async def sweep_uploads(runtime: Runtime) -> int:
     """Remove abandoned uploads, and the content of deleted files. Returns how many blobs went.
 
-    To be called now and then, by any number of processes that reach the store. Every step may be
-    done twice or be interrupted.
+    Any number of processes may do it at once. Every step may be done twice or be interrupted.
     """
     async with runtime.database.system_transaction("sweep of uploads") as session:
         abandoned = select(File.tenant_id, File.id).where(is_abandoned())
@@ -198,6 +217,6 @@ async def _begin(
     return _UnderWay(runtime, blobs, row, lease, reserved=row.size_bytes)
 
 
-async def _end(renewing: asyncio.Task[None]) -> None:
-    renewing.cancel()
-    await asyncio.wait({renewing})
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
