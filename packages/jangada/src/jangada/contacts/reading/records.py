@@ -20,8 +20,9 @@ MAX_RECORD_CHARS: Final = 1_048_576
 MAX_BATCH_CHARS: Final = 8 * MAX_RECORD_CHARS
 
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
-_END: Final = ["\0"]
-"""Follows the last line. No text holds a NUL: what swallows this is a quote that never ends."""
+_END: Final = "\0"
+"""Two cells of this follow the last line. No text holds a NUL: a quote that never ends makes one
+cell of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class RecordReader:
 
     def __init__(self, blocks: Iterable[list[str]], delimiter: str, *, skipped: int = 0) -> None:
         self._blocks = blocks
+        self._delimiter = delimiter
         self._line = skipped
         self._skipped = skipped
         self._rows: list[list[str]] = []
@@ -94,26 +96,27 @@ class RecordReader:
             for row in self._reader:
                 rows.append(row)
                 if len(rows) >= self._limit:
-                    yield self._taken()
+                    yield from self._taken()
                     rows, self._limit = self._rows, size
         except csv.Error as error:
             raise self._endless() from error
-        if rows.pop() != _END:
-            raise self._endless()
+        yield from self._taken()
+
+    def _taken(self) -> Iterator[Batch]:
+        """The records read so far as a batch, if there are any."""
+        rows = self._rows
+        after_end = 0
+        if rows and rows[-1] and rows[-1][-1].endswith(_END):
+            after_end = 1
+            if rows.pop() != [_END, _END]:
+                raise self._endless()
         if rows:
-            yield self._taken()
-
-    def _taken(self) -> Batch:
-        """The records read so far as a batch. The last record stays, as it may be the end mark."""
-        rows, self._rows = self._rows, []
-        if rows[-1] == _END:
-            self._rows.append(rows.pop())
+            yield Batch(rows, self._numbered(rows, self._reader.line_num - after_end))
+        self._rows = []
         self._finished += len(rows)
-        lines = self._numbered(rows)
-        return Batch(rows, lines)
 
-    def _numbered(self, rows: list[list[str]]) -> Sequence[int]:
-        read = self._reader.line_num + self._skipped - len(self._rows)
+    def _numbered(self, rows: list[list[str]], lines_read: int) -> Sequence[int]:
+        read = lines_read + self._skipped
         first, self._line = self._line + 1, read
         if read - first + 1 == len(rows):
             return range(first, read + 1)
@@ -135,7 +138,7 @@ class RecordReader:
             unfinished += size
             in_batch += size
             yield block
-        yield _END
+        yield [f"{_END}{self._delimiter}{_END}"]
 
     def _endless(self) -> UnbalancedQuote | RecordTooLong:
         start = self._line + sum(map(_line_count, self._rows)) + 1
