@@ -19,7 +19,13 @@ LONGEST_FILE = 500
 LONGEST_FUNCTION = 75
 NEAR = 10
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "managers"}
-ENVIRONMENT_READERS = ("jangada.environment", "jangada.config", "jangada.local", "jangada.cli")
+ENVIRONMENT_READERS = (
+    "jangada.announcement",
+    "jangada.environment",
+    "jangada.config",
+    "jangada.local",
+    "jangada.cli",
+)
 OPENS = {
     *("create_engine", "create_async_engine", "sessionmaker", "async_sessionmaker", "Database"),
     *("Redis", "from_url", "AsyncClient", "Client", "AsyncConnectionPool", "ConnectionPool"),

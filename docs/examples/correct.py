@@ -2,13 +2,14 @@
 
     python3 correct.py rejects.csv corrected.csv
 
-Phones that do not exist are emptied, "(at)" becomes "@", and rows that name nobody are dropped. The
-first three columns say where a row came from and why it was rejected; they may stay, since an import
-ignores them.
+Phones that do not exist are emptied, "(at)" becomes "@", and rows that name nobody are dropped.
+The first three columns say where a row came from and why it was rejected; they may stay, since an
+import ignores them.
 """
 
 import csv
 import sys
+from pathlib import Path
 
 
 def corrected(row: dict[str, str]) -> dict[str, str]:
@@ -20,11 +21,11 @@ def corrected(row: dict[str, str]) -> dict[str, str]:
 
 
 def main(source: str, target: str) -> None:
-    with open(source, newline="", encoding="utf-8-sig") as rejects:
+    with Path(source).open(newline="", encoding="utf-8-sig") as rejects:
         rows = csv.DictReader(rejects)
         good = [corrected(row) for row in rows if row["_reason"] != "missing_key"]
         header = rows.fieldnames or []
-    with open(target, "w", newline="", encoding="utf-8") as output:
+    with Path(target).open("w", newline="", encoding="utf-8") as output:
         writer = csv.DictWriter(output, header)
         writer.writeheader()
         writer.writerows(good)

@@ -94,6 +94,8 @@ async def test_a_connection_that_served_a_read_can_write_again(
         await session.execute(select(Tenant))
     async with database.transaction(person.tenant_id) as session:
         (await session.scalars(select(Tenant))).one().name = "Written"
+    async with database.read(person.tenant_id) as session:
+        assert (await session.scalars(select(Tenant.name))).one() == "Written"
     await database.close()
 
 

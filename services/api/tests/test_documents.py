@@ -12,7 +12,7 @@ from jangada_api import documents
 
 def run(folder: Path, *options: str) -> int:
     command = [sys.executable, "-m", "jangada_api.documents", *options]
-    return subprocess.run(command, cwd=folder, check=False, capture_output=True).returncode  # noqa: S603
+    return subprocess.run(command, cwd=folder, check=False, capture_output=True).returncode  # noqa: S603 - our own program
 
 
 def test_what_is_written_is_not_stale_until_the_source_changes(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ async def change(database: Database, job: Job, **values: object) -> None:
     assignments = ", ".join(f"{name} = :{name}" for name in values)
     async with database.system_transaction("test") as session:
         await session.execute(
-            text(f"UPDATE jobs SET {assignments}, revision = revision + 1 WHERE id = :id"),  # noqa: S608
+            text(f"UPDATE jobs SET {assignments}, revision = revision + 1 WHERE id = :id"),  # noqa: S608 - names of ours
             {**values, "id": job.id},
         )
 

@@ -88,7 +88,7 @@ def test_every_example_is_as_its_schema_says(
             schema = {**content["schema"], "components": document["components"]}
             validator = OAS31Validator(schema)
             for example in examples(content):
-                validator.validate(example)
+                assert list(validator.iter_errors(example)) == []
 
 
 def test_errors_are_documented_as_problems(operation: dict[str, Any]) -> None:

@@ -291,7 +291,7 @@ async def test_both_sockets_are_opened_or_none(settings: Settings) -> None:
 
 @pytest.mark.parametrize(
     ("host", "shown"),
-    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")],  # noqa: S104
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")],  # noqa: S104 - tested
 )
 async def test_urls_can_be_used_on_this_machine(host: str, shown: str) -> None:
     with listen(host, 0) as listening:

@@ -1,4 +1,6 @@
-"""The errors of the domain, one tree. The core knows no status codes: each delivery maps the seven kinds once.
+"""The errors of the domain, one tree.
+
+The core knows no status codes: each delivery maps the seven kinds once.
 
     JangadaError
     ├── Unauthenticated   who you are is not known
@@ -9,7 +11,8 @@
     ├── RateLimited       too much, try again after `retry_after`
     └── Unavailable       something that we need is absent; trying again later may help
 
-A feature subclasses a kind and gives it a stable `code` such as `contact.not_found`; clients may rely on it.
+A feature subclasses a kind and gives it a stable `code` such as `contact.not_found`; clients may
+rely on it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +25,8 @@ from typing import ClassVar
 class FieldError:
     """One fault in an input.
 
-    `pointer` is a JSON pointer (RFC 6901) into the body (`/email`), or `?name` for a query parameter.
+    `pointer` is a JSON pointer (RFC 6901) into the body (`/email`), or `?name` for a query's
+    parameter.
     """
 
     pointer: str
@@ -31,7 +35,7 @@ class FieldError:
 
 
 class JangadaError(Exception):
-    """The root of all expected errors: `detail` is safe to show to the caller, and never holds a secret."""
+    """The root of all expected errors: `detail` is safe to show, and never holds a secret."""
 
     code: ClassVar[str]
 
@@ -49,30 +53,44 @@ class JangadaError(Exception):
 
 
 class Unauthenticated(JangadaError):
+    """Who the caller is isn't known."""
+
     code = "request.unauthenticated"
 
 
 class Forbidden(JangadaError):
+    """The caller is known, and may not."""
+
     code = "request.forbidden"
 
 
 class NotFound(JangadaError):
+    """It does not exist, or not for the caller."""
+
     code = "resource.not_found"
 
 
 class Conflict(JangadaError):
+    """It collides with the present state."""
+
     code = "resource.conflict"
 
 
 class Invalid(JangadaError):
+    """The input is wrong; `errors` names each fault."""
+
     code = "request.invalid"
 
 
 class RateLimited(JangadaError):
+    """Too much at once; try again after `retry_after`."""
+
     code = "request.rate_limited"
 
 
 class Unavailable(JangadaError):
+    """Something that we need is absent; trying again later may help."""
+
     code = "service.unavailable"
 
 
@@ -88,7 +106,7 @@ KINDS: tuple[type[JangadaError], ...] = (
 
 
 def all_errors() -> Iterator[type[JangadaError]]:
-    """Every error class that is imported, kinds first: for the table in the documents and its test."""
+    """Every error class that is imported, kinds first: for the documents and their test."""
     pending: list[type[JangadaError]] = list(KINDS)
     while pending:
         error = pending.pop(0)

@@ -245,9 +245,13 @@ def test_the_console_is_one_readable_line_without_forged_ones(
 def test_a_closed_stream_does_not_break_the_program(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried = []
+
     class Closed:
-        def write(self, _: str) -> None:
+        def write(self, text: str) -> None:
+            tried.append(text)
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stderr", Closed())
     get_logger().info("nobody reads this")
+    assert "nobody reads this" in "".join(tried)

@@ -1,12 +1,11 @@
 """`jangada api`: serve the HTTP API."""
 
-import os
 from typing import Annotated, Any
 
 import typer
 
-from jangada.config import Settings, load_settings, unknown_keys
-from jangada.telemetry import configure_logging, get_logger
+from jangada.config import Settings
+from jangada.runtime import start
 
 Port = typer.Option(min=0, max=65535, help="Instead of the setting; 0 takes a free one.")
 
@@ -26,12 +25,11 @@ def api(
 ) -> None:
     """Serve the HTTP API, and health and metrics on a port of their own."""
     # Here and not above: `jangada --help` need not load a web framework.
-    from jangada_api import server  # noqa: PLC0415
-    from jangada_api.reload import run_with_reload  # noqa: PLC0415
+    from jangada_api import server  # noqa: PLC0415 - as said
+    from jangada_api.reload import run_with_reload  # noqa: PLC0415 - as said
 
-    settings = with_options(load_settings(), host=host, port=port, management_port=management_port)
-    configure_logging(settings.telemetry, server.SERVICE)
-    _warn_of_unknown_keys()
+    settings = start(server.SERVICE)
+    settings = with_options(settings, host=host, port=port, management_port=management_port)
     sockets = server.open_sockets(settings)
     if reload:
         run_with_reload(settings, sockets)
@@ -43,8 +41,3 @@ def with_options(settings: Settings, **options: Any) -> Settings:  # noqa: ANN40
     """The settings with those of the `api` section that were given on the command line."""
     given = {name: value for name, value in options.items() if value is not None}
     return settings.model_copy(update={"api": settings.api.model_copy(update=given)})
-
-
-def _warn_of_unknown_keys() -> None:
-    for key, nearest in unknown_keys(os.environ):
-        get_logger(__name__).warning("no such setting", variable=key, did_you_mean=nearest)

@@ -30,7 +30,7 @@ def run_with_reload(settings: Settings, sockets: Sockets) -> None:
 
 
 def _child(sockets: list[socket.socket] | None) -> None:
-    assert sockets is not None, "the parent gives both"  # noqa: S101
+    assert sockets is not None, "the parent gives both"  # noqa: S101 - for mypy: our own parent calls it
     public, management = sockets
     settings = load_settings()
     configure_logging(settings.telemetry, SERVICE)

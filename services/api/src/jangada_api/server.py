@@ -8,21 +8,20 @@
 
 import asyncio
 import contextlib
-import json
 import math
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, override
 
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from jangada import announcement
 from jangada.config import Settings
 from jangada.errors import Conflict
 from jangada.telemetry import get_logger, tracing
@@ -33,7 +32,6 @@ from jangada_api.protocol import BoundedProtocol
 log = get_logger(__name__)
 
 SERVICE: Final = "jangada-api"
-READY_FD: Final = "JANGADA_READY_FD"
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the idle time of usual load balancers, or they would reuse a closed connection."""
 
@@ -58,6 +56,7 @@ class Sockets:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises `PortInUse`."""
     try:
+        # allow deadline: an address to listen on is local, so no server is asked.
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
@@ -83,17 +82,15 @@ def url_of(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     address = ip_address(host)
     if address.is_unspecified:
-        address = ip_address("127.0.0.1" if address.version == 4 else "::1")  # noqa: PLR2004
-    return f"http://{f'[{address}]' if address.version == 6 else address}:{port}"  # noqa: PLR2004
+        address = ip_address("127.0.0.1" if isinstance(address, IPv4Address) else "::1")
+    return f"http://{f'[{address}]' if isinstance(address, IPv6Address) else address}:{port}"
 
 
 def announce(sockets: Sockets) -> None:
     """Say that both ports listen: in the log, and as a JSON line to who asked for it."""
     urls = sockets.urls()
     log.info("listening", **urls)
-    if (wanted := os.environ.get(READY_FD)) is not None:
-        with os.fdopen(int(wanted), "w", encoding="utf-8") as out:
-            out.write(json.dumps(urls) + "\n")
+    announcement.announce(**urls)
 
 
 def run(settings: Settings, sockets: Sockets, *, ready: Callable[[Sockets], None]) -> None:

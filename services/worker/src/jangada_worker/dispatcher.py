@@ -15,6 +15,7 @@ from typing import Final
 import psycopg
 from prometheus_client import CollectorRegistry
 
+from jangada.announcement import announce
 from jangada.errors import Unavailable
 from jangada.jobs.delivery import dispatch
 from jangada.jobs.delivery.connection import Connection, DirectConnection
@@ -23,7 +24,6 @@ from jangada.runtime import Runtime
 from jangada.telemetry import get_logger
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.signals import tell
-from jangada_worker.announcement import announce
 from jangada_worker.housekeeping import Housekeeping
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import DispatcherMetrics
@@ -75,7 +75,7 @@ class Dispatcher:
         with management(
             settings.management_host, settings.management_port, self._health, self._registry
         ) as url:
-            announce(url)
+            announce(management_url=url)
             log.info("dispatcher is ready", management_url=url)
             async with asyncio.TaskGroup() as group:
                 for work in (self._dispatch(), self._sweep(), self._keep_house(), self._turn()):

@@ -22,6 +22,7 @@ from jangada_worker.metrics import DispatcherMetrics
 log = get_logger(__name__)
 
 PRUNE_AFTER: Final = timedelta(minutes=1)
+"""How long a worker is silent before Valkey forgets it; it counts for nothing long before."""
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Housekeeping:
     connection: DirectConnection
     metrics: DispatcherMetrics
     lease: timedelta
+    prune_after: timedelta = PRUNE_AFTER
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _suspicious: dict[str, tuple[float, int]] = field(default_factory=dict)
     _pruned_at: float = field(default_factory=time.monotonic)
@@ -49,10 +51,10 @@ class Housekeeping:
             self._kinds[stats.queue] = stats.kinds
             await self._expire(stats.queue)
             await self._heal(stats, upstream)
-        if time.monotonic() - self._pruned_at >= PRUNE_AFTER.total_seconds():
+        if time.monotonic() - self._pruned_at >= self.prune_after.total_seconds():
             self._pruned_at = time.monotonic()
             for queue in queues:
-                await prune(self.client, queue, PRUNE_AFTER)
+                await prune(self.client, queue, self.prune_after)
 
     async def _say_upstream(self, stats: QueueStats) -> Upstream:
         queue, published = stats.queue, stats.published_total

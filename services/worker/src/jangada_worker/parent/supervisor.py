@@ -10,6 +10,7 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry
 
+from jangada.announcement import announce
 from jangada.db import new_id
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.delivery.workers import NewWorker
@@ -18,7 +19,6 @@ from jangada.telemetry import get_logger
 from jangada_queue import workers
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.workers import WorkerReport
-from jangada_worker.announcement import announce
 from jangada_worker.link import Drain, HandBack
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import WorkerMetrics
@@ -100,7 +100,7 @@ class Supervisor:
 
     async def _announce(self, url: str) -> None:
         await self._ready.wait()
-        announce(url)
+        announce(management_url=url)
         log.info("worker is ready", processes=self._settings.processes, management_url=url)
 
     async def _keep(self, number: int) -> None:
