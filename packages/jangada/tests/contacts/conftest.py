@@ -41,9 +41,12 @@ class Importer:
     runtime: Runtime
     tenant_id: UUID
 
+    def options(self, **options: Any) -> ImportOptions:  # noqa: ANN401
+        return ImportOptions(**{"default_region": "BR", **options})
+
     async def start(self, content: bytes | str, **options: Any) -> Job:  # noqa: ANN401
         data = content.encode() if isinstance(content, str) else content
-        chosen = ImportOptions(**{"default_region": "BR", **options})
+        chosen = self.options(**options)
         async with (
             receive(self.runtime, self.tenant_id, Sent(data)) as received,
             self.runtime.database.transaction(self.tenant_id) as session,

@@ -14,7 +14,7 @@ from jangada.contacts.reading.columns import NAME_PARTS, Field, Layout, build_la
 from jangada.contacts.reading.records import Batch
 from jangada.contacts.reading.rows import COPY_COLUMNS, Limits, RowChecker
 from jangada.contacts.reasons import EXPLANATIONS, Reason
-from jangada.contacts.texts import clean
+from jangada.contacts.texts import clean, search_key
 
 LIMITS = Limits(columns=12, cell_chars=400)
 ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
@@ -288,7 +288,7 @@ def judged(layout: Layout, line: int, cells: list[str]) -> Row | tuple[int, Reas
         "email": email,
         "phone": phone,
         "name": name,
-        "name_key": name.casefold(),
+        "name_key": search_key(name),
         "company": values.get(Field.COMPANY, ""),
         "attributes": {key: value for key, value in left.items() if value},
     }

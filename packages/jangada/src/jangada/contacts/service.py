@@ -62,9 +62,8 @@ async def create_contact(
     session: AsyncSession, tenant_id: UUID, new: ContactCreate, *, region: str
 ) -> Contact:
     """Raises `ContactInvalid` and `ContactExists`."""
-    contact = Contact(tenant_id=tenant_id, **new.model_dump(exclude={"attributes"}))
-    contact.attributes = {name: value for name, value in new.attributes.items() if value}
-    return await _save(session, contact, region=region)
+    contact = Contact(tenant_id=tenant_id)
+    return await _save(session, contact, _normalized(new.model_dump(), region))
 
 
 async def update_contact(
@@ -74,12 +73,11 @@ async def update_contact(
     contact = await crud.fetch(
         session, visible(tenant_id).with_for_update(), id, missing=ContactNotFound
     )
-    for name in changes.model_fields_set - {"attributes"}:
-        value = getattr(changes, name)
-        setattr(contact, name, "" if value is None and name in {"name", "company"} else value)
-    if "attributes" in changes.model_fields_set:
-        contact.attributes = _merged(contact.attributes, changes.attributes)
-    return await _save(session, contact, region=region)
+    values = {name: getattr(contact, name) for name in ContactPatch.model_fields}
+    sent = changes.model_dump(include=changes.model_fields_set)
+    if sent.get("attributes") is not None:
+        sent["attributes"] = {**contact.attributes, **sent["attributes"]}
+    return await _save(session, contact, _normalized(values | sent, region))
 
 
 async def delete_contact(session: AsyncSession, tenant_id: UUID, id: UUID) -> None:
@@ -87,18 +85,12 @@ async def delete_contact(session: AsyncSession, tenant_id: UUID, id: UUID) -> No
     await session.delete(await get_contact(session, tenant_id, id))
 
 
-def _merged(old: dict[str, Any], changes: dict[str, str | None] | None) -> dict[str, Any]:
-    """JSON merge patch (RFC 7396); null for the whole takes everything away."""
-    if changes is None:
-        return {}
-    return {name: value for name, value in {**old, **changes}.items() if value}
-
-
-async def _save(session: AsyncSession, contact: Contact, *, region: str) -> Contact:
-    """Normalise and flush; in a savepoint, so that the caller's transaction survives a refusal."""
-    _normalize(contact, region)
+async def _save(session: AsyncSession, contact: Contact, values: dict[str, Any]) -> Contact:
+    """Write the values; in a savepoint, so that a refusal leaves the caller's transaction whole."""
     try:
         async with session.begin_nested():
+            for name, value in values.items():
+                setattr(contact, name, value)
             session.add(contact)
     except IntegrityError as error:
         raise ContactExists(
@@ -107,28 +99,39 @@ async def _save(session: AsyncSession, contact: Contact, *, region: str) -> Cont
     return contact
 
 
-def _normalize(contact: Contact, region: str) -> None:
-    """E-mail address and phone in normal form. Raises `ContactInvalid`."""
-    email = normalize_email(contact.email) if contact.email else None
-    phone = normalize_phone(contact.phone, region) if contact.phone else None
+def _normalized(values: dict[str, Any], region: str) -> dict[str, Any]:
+    """All of a contact's values in normal form, as JSON merge patch (RFC 7396) leaves them.
+
+    Raises `ContactInvalid`.
+    """
+    email = normalize_email(values["email"]) if values["email"] else None
+    phone = normalize_phone(values["phone"], region) if values["phone"] else None
+    attributes = {name: text for name, text in (values["attributes"] or {}).items() if text}
     faults = [
         FieldError(pointer, reason, EXPLANATIONS[reason])
         for pointer, reason, is_wrong in (
-            ("/email", Reason.INVALID_EMAIL, bool(contact.email) and email is None),
-            ("/phone", Reason.INVALID_PHONE, bool(contact.phone) and phone is None),
-            ("", Reason.MISSING_KEY, not contact.email and not contact.phone),
-            ("/attributes", Reason.ATTRIBUTES_TOO_LARGE, _is_large(contact.attributes)),
+            ("/email", Reason.INVALID_EMAIL, bool(values["email"]) and email is None),
+            ("/phone", Reason.INVALID_PHONE, bool(values["phone"]) and phone is None),
+            ("", Reason.MISSING_KEY, not values["email"] and not values["phone"]),
+            ("/attributes", Reason.ATTRIBUTES_TOO_LARGE, _is_large(attributes)),
         )
         if is_wrong
     ]
     if faults:
         raise ContactInvalid("The contact can't be stored.", errors=faults)
-    contact.email, contact.phone = email, phone
-    contact.name_key = search_key(contact.name)
+    name = values["name"] or ""
+    return {
+        "name": name,
+        "name_key": search_key(name),
+        "email": email,
+        "phone": phone,
+        "company": values["company"] or "",
+        "attributes": attributes,
+    }
 
 
 def _is_large(attributes: dict[str, Any]) -> bool:
-    return len(orjson.dumps(attributes)) > MAX_ATTRIBUTES_CHARS
+    return len(orjson.dumps(attributes).decode()) > MAX_ATTRIBUTES_CHARS
 
 
 def imports_of(tenant_id: UUID) -> Select[ContactImport]:

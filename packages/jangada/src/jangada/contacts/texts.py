@@ -16,6 +16,7 @@ MAX_ATTRIBUTES_CHARS: Final = 65_536
 
 _FORMULA: Final = re.compile(r"[=+\-@\t\r]")
 _PLAIN_NUMBER: Final = re.compile(r"[+\-]?[0-9]+(?:[.,][0-9]+)*")
+_MARKS: Final = re.compile("[\u0300-\u036f]+")
 is_guarded: Final = re.compile(r"'+[=+\-@\t\r]").match
 
 
@@ -37,5 +38,5 @@ def clean(text: str) -> str:
 
 
 def search_key(name: str) -> str:
-    """A name as it is searched: without regard to case."""
-    return name.casefold()
+    """A name as it is searched: without regard to case and accents."""
+    return _MARKS.sub("", unicodedata.normalize("NFKD", name.casefold()))

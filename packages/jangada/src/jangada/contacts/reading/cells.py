@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from jangada.contacts.phones import MAX_PHONE_CHARS, SEPARATORS
-from jangada.contacts.texts import unguard
+from jangada.contacts.texts import search_key, unguard
 
 type Column = Sequence[str]
 
@@ -29,6 +29,14 @@ def squeezed(column: Column) -> list[str]:
     if together.count("\n") == len(column) - 1 and not longer(column, MAX_PHONE_CHARS):
         return together.translate(SEPARATORS).split("\n")
     return [cell.translate(SEPARATORS) if len(cell) <= MAX_PHONE_CHARS else cell for cell in column]
+
+
+def search_keys(column: Column) -> list[str]:
+    """Each cell as `texts.search_key` has it, which treats a line break as any other character."""
+    together = "\n".join(column)
+    if together.count("\n") != len(column) - 1:
+        return [*map(search_key, column)]
+    return search_key(together).split("\n")
 
 
 def escaped(column: Column) -> Column:

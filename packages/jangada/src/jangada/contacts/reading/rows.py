@@ -21,6 +21,7 @@ from jangada.contacts.reading.cells import (
     first_filled,
     joined,
     longer,
+    search_keys,
     squeezed,
 )
 from jangada.contacts.reading.columns import NAME_PARTS, Field, Layout
@@ -30,7 +31,6 @@ from jangada.contacts.texts import (
     MAX_ATTRIBUTES_CHARS,
     MAX_COMPANY_CHARS,
     MAX_NAME_CHARS,
-    search_key,
     unguard,
 )
 
@@ -125,7 +125,7 @@ class RowChecker:
             [email or NULL for email in emails],
             [phone or NULL for phone in phones],
             escaped(names),
-            escaped([*map(search_key, names)]),
+            escaped(search_keys(names)),
             escaped(companies),
             [text or NULL for text in escaped(attributes)],
         ]
