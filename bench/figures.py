@@ -69,9 +69,12 @@ def report(title: str, promises: Sequence[Promise]) -> int:
     table = Table(title=title, caption=machine(), title_justify="left", caption_justify="left")
     for column in ("", "median", "spread", "of bare", "promised", ""):
         table.add_column(column, justify="left" if column == "" else "right")
+    shown: set[Figure] = set()
     for promise in promises:
         bare, ours = promise.bare, promise.ours
-        table.add_row(bare.name, f"{bare.median:,.0f} {bare.unit}", bare.spread(), "", "", "")
+        if bare not in shown:
+            table.add_row(bare.name, f"{bare.median:,.0f} {bare.unit}", bare.spread(), "", "", "")
+            shown.add(bare)
         table.add_row(
             ours.name,
             f"{ours.median:,.0f} {ours.unit}",
@@ -79,7 +82,6 @@ def report(title: str, promises: Sequence[Promise]) -> int:
             f"{promise.ratio:.0%}",
             f"≥ {promise.at_least:.0%}",
             "held" if promise.is_held else "NOT HELD",
-            end_section=True,
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0 if all(promise.is_held for promise in promises) else 1

@@ -1,5 +1,6 @@
 """Addresses of servers. Tokens and passwords travel encrypted, or do not leave the machine."""
 
+import re
 from ipaddress import ip_address
 from typing import Final
 
@@ -8,6 +9,7 @@ import httpx
 from jangada.client.errors import ServerInvalid
 
 SECURE: Final = "https"
+_HOST: Final = re.compile(rb"[a-z0-9._:-]+")
 SCHEMES: Final = (SECURE, "http")
 
 
@@ -18,7 +20,8 @@ def server_url(raw: str, *, allow_http: bool = False) -> str:
     and for http to another machine unless that is allowed.
     """
     url = _parse(raw if "://" in raw else f"{_usual_scheme(raw)}://{raw}")
-    if url.scheme not in SCHEMES or not url.host or url.userinfo or url.query or url.fragment:
+    is_plain = _HOST.fullmatch(url.raw_host) and not (url.userinfo or url.query or url.fragment)
+    if url.scheme not in SCHEMES or not is_plain:
         raise ServerInvalid(f"{raw} is no address of a server: give one as https://host.")
     if url.scheme != SECURE and not allow_http and not is_this_machine(url.host):
         raise ServerInvalid(
