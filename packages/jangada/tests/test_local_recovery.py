@@ -134,6 +134,18 @@ def test_a_stale_lock_file_of_postgresql_with_a_living_id_is_no_obstacle(tmp_pat
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_killed_process_of_postgresql_ends_it_and_it_is_started_again(tmp_path: Path) -> None:
+    """Recovering by itself, it might hang for ever when it is stopped meanwhile."""
+    with EmbeddedPostgres(tmp_path / "pg", durable=False) as server:
+        url = server.url
+        psutil.Process(server.child.pid).children()[0].kill()
+        assert server.child.ended.result(TIMEOUT) != 0
+        server.restart()
+        assert server.url == url
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1, "identity": null}'])
 def test_a_damaged_record_names_no_process(tmp_path: Path, text: str) -> None:
     record = tmp_path / "server.json"

@@ -40,8 +40,11 @@ DATABASE = "jangada"
 SUPERUSER = "postgres"
 SOCKET = ".s.PGSQL.5432"
 
-STOP = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 10.0))
-"""Fast shutdown: clients are disconnected and everything is written; then an immediate one."""
+ABORT = ((signal.SIGQUIT, 10.0),)
+"""Immediate shutdown: nothing committed is lost, the next start replays the log."""
+
+STOP = ((signal.SIGINT, 20.0), *ABORT)
+"""Fast shutdown: clients are disconnected and everything is written."""
 
 SETTINGS = {
     "listen_addresses": "",
@@ -55,6 +58,9 @@ SETTINGS = {
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
     "log_checkpoints": "off",
+    "max_logical_replication_workers": "0",
+    # When one of its processes is killed it ends, and whoever supervises it starts it again.
+    "restart_after_crash": "off",
     "jit": "off",
 }
 
@@ -155,7 +161,9 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Return when no process of the server is left. Idempotent."""
         if self._child is not None:
-            self._child.stop(STOP)
+            # PostgreSQL 18 hangs when a fast shutdown comes while it recovers from a crash, which
+            # it therefore never does but at its start.
+            self._child.stop(STOP if self._is_ready() else ABORT)
             self._child = None
             end_processes_in(self.data, grace=10.0)
             self._record.unlink(missing_ok=True)
@@ -196,7 +204,7 @@ class EmbeddedPostgres:
 
     def _clean_up(self) -> None:
         """Nobody else holds the folder, so what still runs in it is an orphan."""
-        stop_recorded(self._record, STOP)
+        stop_recorded(self._record, ABORT)
         stop_recorded(self._folder.path / "initdb.json", ((signal.SIGKILL, 10.0),))
         stale = self.data / "postmaster.pid"
         if stale.exists():
@@ -244,7 +252,7 @@ class EmbeddedPostgres:
             environ=plain_environ(),
             folder=self._folder.path,
             record=self._folder.path / record,
-            death_signal=signal.SIGINT,
+            death_signal=signal.SIGQUIT,
             credentials=self._credentials,
         )
 
