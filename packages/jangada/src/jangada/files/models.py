@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, func
+from sqlalchemy import BigInteger, ColumnElement, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jangada.db import Base, TenantEntity
@@ -29,7 +29,7 @@ class File(TenantEntity):
     state: Mapped[FileState] = mapped_column(String())
     name: Mapped[str | None]
     media_type: Mapped[str | None]
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger())
     blob_key: Mapped[str]
     lease_expires_at: Mapped[datetime | None]
     stored_at: Mapped[datetime | None]
