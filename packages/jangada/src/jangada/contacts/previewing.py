@@ -1,6 +1,6 @@
 """What an import would make of a file, told from the file's beginning."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from jangada.contacts.errors import UnreadableFile
@@ -32,13 +32,18 @@ class Preview:
 
 def preview(sample: bytes, options: ReadingOptions, *, is_whole: bool) -> Preview:
     """Raises `UnreadableFile`; not for what only the end of a sample that was cut off lacks."""
-    sheet = Sheet([sample], options)
+    sheet = Sheet([sample], replace(options, batch_rows=1))
+    rows: list[list[str]] = []
+    lines: list[int] = []
     try:
-        first = next(sheet.records(), Batch([], []))
+        for batch in sheet.records():
+            if any(map(any, batch.rows)):
+                rows += batch.rows
+                lines += batch.lines
+            if len(rows) == SHOWN_ROWS:
+                break
     except UnreadableFile:
         if is_whole:
             raise
-        first = Batch([], [])
-    shown = Batch(first.rows[:SHOWN_ROWS], first.lines[:SHOWN_ROWS])
-    rejects = sheet.check(shown).rejects
-    return Preview(sheet.encoding, sheet.delimiter, sheet.layout, shown, rejects)
+    first = Batch(rows, lines)
+    return Preview(sheet.encoding, sheet.delimiter, sheet.layout, first, sheet.check(first).rejects)
