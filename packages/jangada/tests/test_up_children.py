@@ -260,3 +260,20 @@ async def test_the_child_finds_its_own_settings(program: Program, heard: Heard) 
     code = f"import os; print(os.environ['{MARK}'])"
     await run_to_end(doing(program, code), heard)
     assert json.dumps(heard.events).count(program.mark) == 1
+
+
+async def test_the_last_words_are_readable(program: Program, heard: Heard) -> None:
+    record = {"event": "oh", "level": "error", "table": "jobs", "exception": "Trace\n  here"}
+    code = f"print('''{json.dumps(record)}'''.replace(chr(10), '')); raise SystemExit(1)"
+    with pytest.raises(ServerFailed) as failure:
+        await run_to_end(doing(program, code.replace("\\n", "\\\\n")), heard)
+    assert failure.value.detail.splitlines()[1:] == ["oh  table=jobs", "Trace", "  here"]
+
+
+async def test_the_last_words_are_those_of_this_run(program: Program, heard: Heard) -> None:
+    await run_to_end(doing(program, "print('all went well')"), heard)
+    with pytest.raises(ServerFailed) as failure:
+        await run_to_end(doing(program, "print('not now'); raise SystemExit(1)"), heard)
+    assert "not now" in failure.value.detail
+    assert "all went well" not in failure.value.detail
+    assert "all went well" in program.log.with_name("child.log.old").read_text()

@@ -20,7 +20,7 @@ import psutil
 
 from jangada.local.errors import ServerFailed
 from jangada.local.logs import LogFile, tail
-from jangada.local.output import Output
+from jangada.local.output import Output, parse, readable
 from jangada.local.pipes import Pipe, lines, open_pipe
 from jangada.local.process import Child, Command, wait_until
 
@@ -59,7 +59,16 @@ class Program:
         )
 
     def failure(self, why: str) -> ServerFailed:
-        return ServerFailed(f"{self.name} {why}. The end of {self.log}:\n{tail(self.log)}")
+        return ServerFailed(f"{self.name} {why}. The end of {self.log}:\n{last_words(self.log)}")
+
+
+def last_words(log: Path) -> str:
+    """The end of a log, to read."""
+    said: list[str] = []
+    for line in tail(log).encode().splitlines():
+        message, rest, trace = readable(parse(line))
+        said += [f"{message}  {rest}".rstrip(), *trace]
+    return "\n".join(said)
 
 
 class Backoff:
@@ -124,19 +133,9 @@ async def alive(
 async def _hear(words: Pipe, program: Program, output: Output, log: LogFile) -> None:
     async for line in lines(words):
         log.write(line)
-        record = _record(line)
+        record = parse(line)
         if not (program.is_quiet and record.get("level") in {"debug", "info"}):
             output.say("log", process=program.name, record=record)
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    """A log line as its fields; what is no JSON object is a message of its own."""
-    text = line.decode("utf-8", "replace")
-    with suppress(ValueError):
-        record = json.loads(text)
-        if isinstance(record, dict):
-            return record
-    return {"event": text}
 
 
 async def announcement(said: Pipe) -> dict[str, str]:

@@ -1,16 +1,26 @@
-"""The log files of servers and children: private, bounded, and quoted when something fails."""
+"""The log files of servers and children: private, bounded, and quoted when something fails.
+
+Each run begins a new file, and the one before is kept beside it as `.old`.
+"""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 MAX_BYTES = 8 * 1024 * 1024
 
 
-def open_log(path: Path) -> IO[bytes]:
-    """Append to a private file. The one before is kept as `.old` once it has grown large."""
-    if path.exists() and path.stat().st_size > MAX_BYTES:
+def begin_log(path: Path) -> None:
+    """Put the log of the run before aside."""
+    with suppress(FileNotFoundError):
         path.replace(path.with_name(f"{path.name}.old"))
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Append to a private file, or begin a new one once it has grown large."""
+    if path.exists() and path.stat().st_size > MAX_BYTES:
+        begin_log(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     return os.fdopen(descriptor, "ab", buffering=0)
 
@@ -20,6 +30,7 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        begin_log(path)
         self._file = open_log(path)
         self._bytes = self._file.tell()
 

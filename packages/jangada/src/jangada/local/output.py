@@ -9,6 +9,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol, TextIO
 
@@ -129,14 +130,30 @@ def _line(name: str, message: str, style: str = "") -> Text:
     return Text.assemble((now, "dim"), " ", (f"{name:<10}", colour), " ", (message, style))
 
 
-def _logged(fields: dict[str, Any]) -> list[Text]:
-    record = dict(fields["record"])
-    level = LEVELS.get(str(record.get("level")), "")
-    line = _line(fields["process"], printable(_message(record)), level)
+def parse(line: bytes) -> dict[str, Any]:
+    """A log line as its fields; what is no JSON object is a message of its own."""
+    text = line.decode("utf-8", "replace")
+    with suppress(ValueError):
+        record = json.loads(text)
+        if isinstance(record, dict):
+            return record
+    return {"event": text}
+
+
+def readable(fields: dict[str, Any]) -> tuple[str, str, list[str]]:
+    """A log line in three parts: what happened, the particulars, and the lines of a traceback."""
+    record = dict(fields)
+    message = _message(record)
     rest = [f"{k}={printable(_word(v))}" for k, v in record.items() if k not in OMITTED]
-    line.append("".join(f"  {word}" for word in rest), "dim")
     trace = str(record.get("exception", "")).splitlines()
-    return [line, *(Text(f"{'':20}{printable(text)}", level) for text in trace)]
+    return printable(message), "  ".join(rest), [printable(line) for line in trace]
+
+
+def _logged(fields: dict[str, Any]) -> list[Text]:
+    level = LEVELS.get(str(fields["record"].get("level")), "")
+    message, rest, trace = readable(fields["record"])
+    line = _line(fields["process"], message, level).append(f"  {rest}" if rest else "", "dim")
+    return [line, *(Text(f"{'':20}{text}", level) for text in trace)]
 
 
 def _message(record: dict[str, Any]) -> str:

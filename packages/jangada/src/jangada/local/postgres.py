@@ -21,7 +21,7 @@ from jangada.local.binaries import POSTGRES_MAJOR, postgres_program
 from jangada.local.credentials import choose, own
 from jangada.local.errors import DataUnusable, ServerFailed
 from jangada.local.folders import Folder, write_private
-from jangada.local.logs import open_log, tail
+from jangada.local.logs import begin_log, open_log, tail
 from jangada.local.process import (
     OWN,
     Child,
@@ -135,6 +135,7 @@ class EmbeddedPostgres:
     def start(self) -> None:
         """Return when the server answers and the role and the database exist."""
         self._folder.open()
+        begin_log(self.log)
         try:
             self.restart()
         except BaseException:

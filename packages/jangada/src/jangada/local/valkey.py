@@ -20,7 +20,7 @@ from redis.retry import Retry
 from jangada.local.binaries import valkey_server
 from jangada.local.errors import ServerFailed
 from jangada.local.folders import Folder, write_private
-from jangada.local.logs import open_log, tail
+from jangada.local.logs import begin_log, open_log, tail
 from jangada.local.process import Child, Command, plain_environ, stop_recorded, wait_until
 
 SOCKET = "valkey.sock"
@@ -84,6 +84,7 @@ class EmbeddedValkey:
     def start(self) -> None:
         """Return when the server answers."""
         self._folder.open()
+        begin_log(self.log)
         try:
             self.restart()
         except BaseException:
