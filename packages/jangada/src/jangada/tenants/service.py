@@ -47,4 +47,4 @@ async def list_belongings(session: AsyncSession, user: User) -> list[Belonging]:
         .where(Membership.user_id == user.id)
         .order_by(Tenant.kind, Tenant.created_at, Tenant.id)
     )
-    return [Belonging(tenant, (role,)) for tenant, role in rows.tuples()]
+    return [Belonging(tenant, (role,)) for tenant, role in rows]
