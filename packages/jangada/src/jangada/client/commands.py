@@ -78,12 +78,7 @@ def logout(
 
 @contacts.command("import")
 def import_contacts(  # noqa: PLR0913 - the options of an import
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="The CSV file; - is standard input.", dir_okay=False, exists=True, allow_dash=True
-        ),
-    ],
+    file: Annotated[Path, typer.Argument(help="The CSV file; - is standard input.")],
     *,
     server: Server = None,
     delimiter: Annotated[str | None, typer.Option(help="Default: detected.")] = None,

@@ -27,6 +27,12 @@ class ServerRefused(Conflict):
     code = "client.server_refused"
 
 
+class FileUnreadable(Invalid):
+    """The file that is to be sent cannot be opened."""
+
+    code = "client.file_unreadable"
+
+
 class SessionBusy(Unavailable):
     """Another command holds the session's lock and does not end."""
 

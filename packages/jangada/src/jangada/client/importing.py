@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Final
 
 import httpx
 
+from jangada.client.errors import FileUnreadable
 from jangada.client.requests import ask, checked, reaching
 
 PATH: Final = "/v1/contacts/imports"
@@ -21,8 +22,11 @@ type Sent = Callable[[int], None]
 
 
 def open_input(path: Path) -> BinaryIO:
-    """The file, or standard input for `-`."""
-    return sys.stdin.buffer if path == STANDARD_INPUT else path.open("rb")
+    """The file, or standard input for `-`. Raises `FileUnreadable`."""
+    try:
+        return sys.stdin.buffer if path == STANDARD_INPUT else path.open("rb")
+    except OSError as error:
+        raise FileUnreadable(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def size_of(file: BinaryIO) -> int | None:
