@@ -41,6 +41,8 @@ GOES_OUT = {
 }
 DEADLINES = {"asyncio.timeout", "asyncio.wait_for", "anyio.fail_after", "anyio.move_on_after"}
 WITH_DEADLINES = {"arguments"}  # of jangada.connections
+SLEEPS = {"asyncio.sleep", "anyio.sleep", "time.sleep", "sleep"}
+WAITS = ("assert_", "expect", "until", "wait_until")
 CLAIMS = {"raises", "warns", "fail", "timeout", "wait_for", "fail_after"}
 
 
@@ -201,11 +203,11 @@ def suppression(source: Source) -> Iterator[Fault]:
 
 @rule
 def sleep(source: Source) -> Iterator[Fault]:
-    """Tests wait for what they wait for; `sleep(0)` only lets others run."""
+    """Tests wait for what they wait for: by a signal, else by asking again and again."""
     for call in _calls(source):
-        is_sleep = called(call).rpartition(".")[2] == "sleep"
         yields = call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
-        if source.is_test and is_sleep and not yields:
+        asks = any(isinstance(node, ast.While) for node in parents(call))
+        if source.is_test and called(call) in SLEEPS and not yields and not asks:
             yield call.lineno, "sleep in a test"
 
 
@@ -232,7 +234,7 @@ def _claims(function: Function, known: dict[str, Function], seen: frozenset[str]
         if not isinstance(node, ast.Call):
             continue
         name = called(node).rpartition(".")[2]
-        if name in CLAIMS or name.startswith(("assert_", "expect")) or _is_checked(node):
+        if name in CLAIMS or name.startswith(WAITS) or _is_checked(node):
             return True
         if name in known and name not in seen and _claims(known[name], known, seen | {name}):
             return True
