@@ -2,6 +2,7 @@
 
 Blocks of `sh` form one session for each document, in order; those that begin with `make` are only
 looked up in the Makefile, since they are what runs this test. Blocks of `python` run by themselves.
+What needs more than a platform has a test of its own: `docs/guides/backup.md`.
 """
 
 import json
@@ -16,8 +17,10 @@ import pytest
 from toolchain import ROOT
 
 JANGADA = Path(sys.executable).parent / "jangada"
+GUIDES = [path.name for path in (ROOT / "docs/guides").glob("*.md")]
 BLOCK = re.compile(r"^```(?P<language>[a-z]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 TIMEOUT = 90
+RUN = ["README.md", *sorted(f"docs/guides/{name}" for name in GUIDES if name != "backup.md")]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -76,19 +79,24 @@ def run(script: str, place: Path, **environment: str) -> str:
     return done.stdout
 
 
+def commands(document: str) -> str:
+    return "\n".join(text for text in blocks(document, "sh") if not text.startswith("make "))
+
+
 @pytest.mark.e2e
-def test_the_readme_does_what_it_says(place: Path, api: str) -> None:
-    commands = [text for text in blocks("README.md", "sh") if not text.startswith("make ")]
-    assert commands
-    said = run("\n".join(commands), place, API=api)
-    assert '"state":"completed"' in said.replace(" ", "")
+def test_the_documents_do_what_they_say(place: Path, api: str) -> None:
+    """The README's session imports contacts; the guides' sessions are other people's."""
+    assert commands("README.md")
+    said = {document: run(commands(document), place, API=api) for document in RUN}
+    assert '"state":"completed"' in said["README.md"].replace(" ", "")
 
 
-def test_the_make_targets_that_the_readme_names_exist() -> None:
+def test_the_make_targets_that_documents_name_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = {
         target
-        for text in blocks("README.md", "sh") + blocks("CONTRIBUTING.md", "sh")
+        for document in [*RUN, "CONTRIBUTING.md"]
+        for text in blocks(document, "sh")
         for target in re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)
     }
     assert named
