@@ -97,10 +97,11 @@ async def test_a_raw_body_is_stored_as_it_is(caller: httpx.AsyncClient, settings
     assert stored(settings) == [CSV]
 
 
-async def test_a_raw_body_may_say_its_name(caller: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+async def test_a_raw_body_may_say_its_name(caller: httpx.AsyncClient, encoding: str) -> None:
     headers = {
         b"Content-Type": b"text/csv",
-        b"Content-Disposition": 'attachment; filename="../março.csv"'.encode(),
+        b"Content-Disposition": 'attachment; filename="../março.csv"'.encode(encoding),
     }
     response = await caller.post(PATH, content=CSV, headers=headers)
     assert response.json()["name"] == "março.csv"
