@@ -306,7 +306,8 @@ class StorageSettings(Section):
         default_factory=dict,
         repr=False,  # keys of object stores are given here
         description='Options of the object store as JSON, such as `{"endpoint": "…", "region": '
-        '"…"}`.',
+        '"…"}`. A plain-http endpoint needs `"allow_http": "true"`. Credentials are better given '
+        "in the store's own variables (`AWS_ACCESS_KEY_ID`, …).",
     )
     max_upload_bytes: int = Field(
         1_073_741_824,
