@@ -8,26 +8,40 @@ import signal
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 from uuid import UUID
 
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import ConfigDict
+from pydantic import ConfigDict, SecretStr
 from sqlalchemy import text
 
-from jangada.config import JobsSettings, Settings
-from jangada.db import new_id
+from jangada.config import (
+    AuthSettings,
+    DatabaseSettings,
+    Environment,
+    JobsSettings,
+    Settings,
+    ValkeySettings,
+)
+from jangada.db import new_id, utc_now
 from jangada.jobs import service
+from jangada.jobs.delivery.grant import GrantedJob, grant
+from jangada.jobs.delivery.tickets import Ticket
+from jangada.jobs.delivery.workers import NewWorker, register
 from jangada.jobs.models import FINAL_STATES, Job
 from jangada.jobs.schemas import JobArgs
-from jangada.runtime import Runtime
-from jangada.testing import Person
+from jangada.local.postgres import EmbeddedPostgres
+from jangada.local.valkey import EmbeddedValkey
+from jangada.runtime import Runtime, open_runtime
+from jangada.testing import MASTER_KEY, TEMPLATE, Person, make_person
 from jangada_worker.dispatcher import Dispatcher
 from jangada_worker.patience import Stop
 
@@ -61,6 +75,18 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (metadata / "entry_points.txt").write_text("[jangada.handlers]\ntest = jangada_rehearsal\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def rehearsal() -> ModuleType:
+    """The same jobs, known in this process too."""
+    spec = spec_from_file_location("jangada_rehearsal", Path(__file__).with_name("rehearsal.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -152,9 +178,9 @@ class Raft:
     stop: Stop = field(default_factory=Stop)
     dispatching: asyncio.Task[None] | None = None
 
-    async def worker(self, **settings: object) -> Program:
+    async def worker(self, *, knows_application: bool = True, **settings: object) -> Program:
         more = {f"worker__{key}": value for key, value in settings.items()}
-        return await self.start("worker", **more)
+        return await self.start("worker", knows_application=knows_application, **more)
 
     async def dispatcher(self) -> None:
         """One in this process: nothing that it does needs one of its own, but to be killed."""
@@ -164,11 +190,14 @@ class Raft:
     async def dispatcher_process(self) -> Program:
         return await self.start("dispatcher")
 
-    async def start(self, command: str, **settings: object) -> Program:
+    async def start(
+        self, command: str, *, knows_application: bool = True, **settings: object
+    ) -> Program:
         """Start a program and wait until it says that it is ready."""
         reading, writing = os.pipe()
         log = self.folder / f"{command}-{len(self.programs)}.log"
-        environ = environment(self.settings, self.application, **settings)
+        application = self.application if knows_application else self.folder
+        environ = environment(self.settings, application, **settings)
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "jangada", command),
@@ -198,13 +227,37 @@ class Raft:
                 await program.process.wait()
 
     async def enqueue(self, kind: str, *, tenant: UUID | None = None, **args: Any) -> Job:  # noqa: ANN401
-        how = {name: args.pop(name) for name in ("queue", "max_attempts") if name in args}
+        how = {
+            name: args.pop(name)
+            for name in ("queue", "max_attempts", "scheduled_at")
+            if name in args
+        }
         tenant = tenant or self.person.tenant_id
         holder: type[JobArgs] = type(
             "Args", (AnyArgs,), {"kind": kind, "__annotations__": {"kind": ClassVar[str]}}
         )
         async with self.runtime.database.transaction(tenant) as session:
             return await service.enqueue(session, holder(**args), tenant_id=tenant, **how)
+
+    async def register(self) -> UUID:
+        """A worker that PostgreSQL believes in, for as long as nobody sweeps."""
+        worker = NewWorker(new_id(), "pod", "host", 1, "0", ["default"], 4)
+        async with self.runtime.database.direct() as connection:
+            await register(connection, worker)
+        return worker.id
+
+    async def start_here(self, kind: str, **args: Any) -> GrantedJob:  # noqa: ANN401
+        """A granted start of a new job, for this process to run."""
+        job = await self.enqueue(kind, **args)
+        ticket = Ticket(job.tenant_id, job.id, 0, kind)
+        worker = await self.register()
+        async with self.runtime.database.direct() as connection:
+            (granted,) = await grant(connection, worker, [ticket])
+        return granted
+
+    async def row(self, granted: GrantedJob) -> Job:
+        async with self.runtime.database.read(granted.tenant_id) as session:
+            return await service.get_job(session, granted.tenant_id, granted.job_id)
 
     async def reload(self, job: Job) -> Job:
         async with self.runtime.database.read(job.tenant_id) as session:
@@ -236,6 +289,11 @@ class Raft:
         found = await self.execute("SELECT attempt FROM effects WHERE job = :job", job=job.id)
         return [row[0] for row in found]
 
+    async def until_idle_for(self, wait: timedelta) -> None:
+        """Return when PostgreSQL's clock says so: a job that is due then has run."""
+        ripe = await self.enqueue("ping", scheduled_at=utc_now() + wait)
+        await self.until_state(ripe, "completed")
+
     async def until(self, condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
         """Wait until the condition answers something true, and answer it."""
         async with asyncio.timeout(PATIENCE):
@@ -260,19 +318,56 @@ class Raft:
         return found
 
 
-@pytest.fixture
-async def raft(  # noqa: PLR0917 - fixtures
-    runtime: Runtime, person: Person, settings: Settings, application: Path, tmp_path: Path
+@asynccontextmanager
+async def afloat(
+    runtime: Runtime, person: Person, application: Path, folder: Path
 ) -> AsyncIterator[Raft]:
     async with runtime.database.direct() as connection:
         await connection.execute(TABLES)
-    raft = Raft(runtime, person, settings, application, tmp_path)
+    raft = Raft(runtime, person, runtime.settings, application, folder)
     try:
         yield raft
     finally:
         await raft.close()
         for program in raft.programs:
             sys.stdout.write(f"--- {program.log.name}\n{program.log.read_text()}\n")
+
+
+@pytest.fixture
+async def raft(
+    runtime: Runtime, person: Person, application: Path, tmp_path: Path
+) -> AsyncIterator[Raft]:
+    """A database, a Valkey and programs of one test's own."""
+    async with afloat(runtime, person, application, tmp_path) as raft:
+        yield raft
+
+
+@pytest.fixture(scope="module")
+async def fleet(
+    postgres: EmbeddedPostgres,
+    servers_folder: Path,
+    application: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Raft]:
+    """A dispatcher and a worker for all tests of a module: programs take seconds to start."""
+    name = f"fleet_{new_id().hex}"
+    postgres.create_database(name, template=TEMPLATE)
+    with EmbeddedValkey(servers_folder / name[-8:], durable=False) as valkey:
+        settings = Settings(
+            environment=Environment.DEVELOPMENT,
+            database=DatabaseSettings(url=SecretStr(postgres.database_url(name))),
+            valkey=ValkeySettings(url=SecretStr(valkey.url)),
+            auth=AuthSettings(master_key=SecretStr(MASTER_KEY)),
+            jobs=QUICK,
+        )
+        async with open_runtime(settings) as runtime:
+            person = await make_person(runtime.database)
+            folder = tmp_path_factory.mktemp("fleet")
+            async with afloat(runtime, person, application, folder) as raft:
+                await raft.dispatcher()
+                await raft.worker(slots=2)
+                yield raft
+    postgres.drop_database(name)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import sys
-import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from typing import Self
@@ -30,7 +29,6 @@ class Child:
 
     def __init__(self, process: Process, link: Link[ToParent, ToChild]) -> None:
         self.process = process
-        self.born = time.monotonic()
         self.worker: UUID | None = None
         self.kinds: list[str] = []
         self.running: list[RunningWork] = []
@@ -57,10 +55,6 @@ class Child:
     @property
     def pid(self) -> int:
         return self.process.pid
-
-    @property
-    def lived(self) -> float:
-        return time.monotonic() - self.born
 
     def identify(self, worker: UUID) -> None:
         self.worker = worker

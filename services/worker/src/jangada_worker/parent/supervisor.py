@@ -30,9 +30,6 @@ log = get_logger(__name__)
 
 TURN: Final = 0.25
 REPORT_EVERY: Final = 1.0
-STEADY: Final = 30.0
-"""A child that lived so many seconds did start: the pause before the next one is short again."""
-
 LAST_TURN: Final = (GRACE + LAST_WORDS).total_seconds() + 2
 """How long a child may take beyond its drain before it is killed, in seconds."""
 
@@ -104,7 +101,10 @@ class Supervisor:
         log.info("worker is ready", processes=self._settings.processes, management_url=url)
 
     async def _keep(self, number: int) -> None:
-        """Have a child running until the stop, a new one whenever it ends."""
+        """Have a child running until the stop, a new one at once whenever it ends.
+
+        Only one that fails to start is waited for, longer each time.
+        """
         pauses = Pauses(first=0.5, longest=30.0)
         while not self._stop.asked.is_set():
             child = await Child.spawn(self._pod)
@@ -119,10 +119,11 @@ class Supervisor:
             if self._stop.asked.is_set():
                 return
             self._metrics.restarts.inc()
-            if child.lived > STEADY:
-                pauses.reset()
             log.warning("a worker process ended and is replaced", pid=child.pid, code=code)
-            await pause(self._stop.asked, pauses.take())
+            if child.is_ready:
+                pauses.reset()  # a job killed it; the next ones shouldn't wait for that
+            else:
+                await pause(self._stop.asked, pauses.take())
 
     def _on_ready(self) -> None:
         self._heart.hurry()

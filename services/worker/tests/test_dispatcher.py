@@ -1,0 +1,177 @@
+"""The dispatcher: what may start is published, once, whatever was lost on the way."""
+
+import asyncio
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from jangada.db import utc_now
+from jangada.jobs.delivery.connection import DirectConnection
+from jangada_queue.messages import Depth
+from jangada_queue.statistics import queue_stats
+from jangada_queue.workers import WorkerReport, report
+from jangada_worker.dispatcher import Dispatcher
+from jangada_worker.housekeeping import Housekeeping
+from jangada_worker.metrics import DispatcherMetrics
+from jangada_worker.patience import Stop
+
+if TYPE_CHECKING:
+    from conftest import Raft
+
+pytestmark = pytest.mark.anyio
+
+HOUR = timedelta(hours=1)
+
+
+async def until_depth(raft: "Raft", queue: str = "default", **wanted: int) -> Depth:
+    async def reached() -> Depth | None:
+        depth = await raft.runtime.queue.depth(queue)
+        return depth if all(getattr(depth, k) == v for k, v in wanted.items()) else None
+
+    found: Depth = await raft.until(reached)
+    return found
+
+
+async def test_committed_jobs_are_published_in_order(raft: "Raft") -> None:
+    jobs = [await raft.enqueue("ping") for _ in range(3)]
+    await raft.dispatcher()
+    await until_depth(raft, waiting=3)
+    answer = await raft.runtime.queue.claim("default", "w", 9, pod="p")
+    assert [claim.key for claim in answer.claims] == [f"{job.id}:0" for job in jobs]
+
+
+async def test_a_queue_that_nobody_knew_is_found(raft: "Raft") -> None:
+    await raft.dispatcher()
+    await raft.enqueue("ping", queue="brand-new")
+    await until_depth(raft, "brand-new", waiting=1)
+
+
+async def test_the_window_bounds_what_is_published(raft: "Raft") -> None:
+    for _ in range(20):
+        await raft.enqueue("ping")
+    await raft.dispatcher()
+    await until_depth(raft, waiting=16, window=16)
+    claims = (await raft.runtime.queue.claim("default", "w", 10, pod="p")).claims
+    await raft.runtime.queue.ack("default", claims)
+    # Acknowledged without a grant, they are available still: they come again, and the rest too.
+    await until_depth(raft, waiting=16)
+    assert (await raft.runtime.queue.depth("default")).published_total >= 26
+
+
+async def test_due_jobs_are_published_when_their_time_comes(raft: "Raft") -> None:
+    await raft.dispatcher()
+    later = await raft.enqueue("ping", scheduled_at=utc_now() + HOUR)
+    soon = await raft.enqueue("ping", scheduled_at=utc_now() + timedelta(milliseconds=300))
+    await raft.until_state(soon, "available")
+    await until_depth(raft, waiting=1)
+    assert (await raft.reload(later)).state == "scheduled"
+
+
+async def test_kinds_that_no_worker_knows_stay_in_postgresql(raft: "Raft") -> None:
+    worker = WorkerReport("w", "p", "h", 1, "0", ["default"], ["ping"], 4)
+    await report(raft.runtime.queue, "p", [worker])
+    await raft.dispatcher()
+
+    async def is_known() -> bool:
+        (stats,) = await queue_stats(raft.runtime.queue, ["default"])
+        return stats.upstream is not None
+
+    await raft.until(is_known)
+    await raft.enqueue("test.of-tomorrow")
+    await raft.enqueue("ping")
+    await until_depth(raft, waiting=1, window=1)
+    (stats,) = await queue_stats(raft.runtime.queue, ["default"])
+    assert stats.waiting == 1
+
+
+async def test_an_emptied_valkey_is_filled_again(raft: "Raft") -> None:
+    for _ in range(3):
+        await raft.enqueue("ping")
+    await raft.dispatcher()
+    await until_depth(raft, waiting=3)
+    await raft.runtime.queue.claim("default", "w", 1, pod="p")
+    await raft.runtime.valkey.flushall()
+    await until_depth(raft, waiting=3, window=3)
+
+
+async def test_a_window_whose_messages_were_lost_heals(raft: "Raft") -> None:
+    await raft.enqueue("ping")
+    await raft.dispatcher()
+    await until_depth(raft, waiting=1)
+    await raft.runtime.valkey.delete(raft.runtime.queue.keys("default").stream)
+    await until_depth(raft, waiting=1, window=1)
+
+
+async def test_a_claim_that_comes_to_nothing_is_published_again(raft: "Raft") -> None:
+    """Its worker died between claim and grant: the message's lease ends."""
+    job = await raft.enqueue("ping")
+    await raft.dispatcher()
+    await until_depth(raft, waiting=1)
+    await raft.runtime.queue.claim("default", "w", 1, pod="p")
+    depth = await until_depth(raft, waiting=1, claimed=0)
+    assert depth.expired_total == 1
+    assert (await raft.reload(job)).state == "available"
+
+
+async def test_upstream_says_what_waits_in_postgresql(raft: "Raft") -> None:
+    for _ in range(20):
+        await raft.enqueue("ping")
+    await raft.dispatcher()
+
+    async def said() -> bool:
+        (stats,) = await queue_stats(raft.runtime.queue, ["default"])
+        upstream = stats.upstream
+        return (
+            upstream is not None
+            and (upstream.available, upstream.enqueued_total, stats.waiting) == (20, 20, 16)
+            and stats.is_upstream_fresh
+        )
+
+    await raft.until(said)
+
+
+async def test_two_dispatchers_publish_everything_once(raft: "Raft") -> None:
+    await raft.dispatcher()
+    stop = Stop()
+    rival = asyncio.create_task(Dispatcher(raft.runtime, CollectorRegistry(), stop).run())
+    for _ in range(12):
+        await raft.enqueue("ping")
+    depth = await until_depth(raft, waiting=12, window=12)
+    assert depth.published_total == 12
+    stop.ask()
+    await rival
+
+
+async def test_another_dispatcher_takes_over_from_a_killed_one(raft: "Raft") -> None:
+    doomed = await raft.dispatcher_process()
+    await raft.enqueue("ping")
+    await until_depth(raft, waiting=1)
+    doomed.send(signal.SIGSTOP)
+    await raft.dispatcher()
+    await raft.enqueue("ping")
+    await until_depth(raft, waiting=2)
+    doomed.send(signal.SIGKILL)
+    await doomed.ended()
+    await raft.enqueue("ping")
+    await until_depth(raft, waiting=3)
+
+
+async def test_an_idle_dispatcher_ends_in_order(raft: "Raft") -> None:
+    program = await raft.dispatcher_process()
+    assert await program.stop() == 0
+
+
+async def test_housekeeping_forgets_workers_that_fell_silent(raft: "Raft") -> None:
+    queue = raft.runtime.queue
+    await report(queue, "p", [WorkerReport("w", "p", "h", 1, "0", ["default"], [], 4)])
+    connection = DirectConnection(raft.runtime.database, deadline=HOUR)
+    metrics = DispatcherMetrics(CollectorRegistry())
+    house = Housekeeping(queue, connection, metrics, lease=HOUR, prune_after=timedelta(0))
+    await house.keep({"default"})
+    await house.keep({"default"})
+    await connection.close()
+    (stats,) = await queue_stats(queue, ["default"])
+    assert stats.workers == []

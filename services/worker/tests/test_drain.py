@@ -1,0 +1,109 @@
+"""SIGTERM: nothing new starts, what runs may end, and what can't goes back."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jangada.jobs.models import JobState
+from jangada_queue.statistics import queue_stats
+
+if TYPE_CHECKING:
+    from conftest import Raft
+
+pytestmark = pytest.mark.anyio
+
+
+async def left_workers(raft: "Raft") -> int:
+    ((count,),) = await raft.execute("SELECT count(*) FROM workers")
+    return int(count)
+
+
+async def test_an_idle_worker_ends_at_once(raft: "Raft") -> None:
+    await raft.dispatcher()
+    worker = await raft.worker(processes=2)
+    await raft.until_state(await raft.enqueue("ping"))
+    worker.send(signal.SIGTERM)
+    assert await asyncio.wait_for(worker.process.wait(), 10) == 0
+    assert await left_workers(raft) == 0
+    (stats,) = await queue_stats(raft.runtime.queue, ["default"])
+    assert stats.workers == []
+
+
+async def test_a_draining_worker_ends_what_runs_and_starts_nothing(raft: "Raft", gate: str) -> None:
+    await raft.dispatcher()
+    worker = await raft.worker(slots=1)
+    running = await raft.enqueue("test.effect", gate=gate)
+    await raft.until_started(running)
+    waiting = await raft.enqueue("test.effect")
+    worker.send(signal.SIGTERM)
+    await raft.until(lambda: is_draining(raft))
+    await raft.open_gate(gate)
+    assert await worker.ended() == 0
+    assert (await raft.reload(running)).state == JobState.COMPLETED
+    row = await raft.reload(waiting)
+    assert (row.state, row.attempt) == (JobState.AVAILABLE, 0)
+
+
+async def is_draining(raft: "Raft") -> bool:
+    (stats,) = await queue_stats(raft.runtime.queue, ["default"])
+    return any(worker.is_draining for worker in stats.workers)
+
+
+async def test_what_outlives_the_drain_is_handed_back(raft: "Raft", gate: str) -> None:
+    await raft.dispatcher()
+    worker = await raft.worker(drain_timeout="0.2s")
+    job = await raft.enqueue("test.effect", gate=gate)
+    await raft.until_started(job)
+    assert await worker.stop() == 0
+    row = await raft.reload(job)
+    assert (row.state, row.attempt, row.crashes) == (JobState.AVAILABLE, 1, 0)
+    assert row.max_attempts == 21
+    assert await raft.signs(job, "cancelled")
+    assert await raft.effects(job) == []
+
+
+async def test_a_second_sigterm_hands_back_at_once(raft: "Raft") -> None:
+    await raft.dispatcher()
+    worker = await raft.worker(drain_timeout="1h")
+    job = await raft.enqueue("test.effect", gate="never")
+    await raft.until_started(job)
+    worker.send(signal.SIGTERM)
+    await raft.until(lambda: is_draining(raft))
+    worker.send(signal.SIGTERM)
+    assert await worker.ended() == 0
+    assert (await raft.reload(job)).state == JobState.AVAILABLE
+    assert await left_workers(raft) == 0
+
+
+async def test_a_thread_that_does_not_end_is_left_behind(raft: "Raft", tmp_path: Path) -> None:
+    await raft.dispatcher()
+    worker = await raft.worker(drain_timeout="0.2s")
+    path = tmp_path / "gate"
+    job = await raft.enqueue("test.threaded", path=str(path))
+
+    async def has_begun() -> bool:
+        return path.with_suffix(".started").exists()
+
+    await raft.until(has_begun)
+    assert await worker.stop() == 0
+    row = await raft.reload(job)
+    assert (row.state, row.crashes) == (JobState.AVAILABLE, 0)
+
+
+async def test_a_child_that_is_told_to_end_alone_is_replaced(raft: "Raft", gate: str) -> None:
+    await raft.dispatcher()
+    worker = await raft.worker()
+    job = await raft.enqueue("test.effect", gate=gate)
+    ((_, pid),) = await raft.until_started(job)
+    (child,) = worker.children
+    assert child.pid == pid
+    child.send_signal(signal.SIGTERM)
+    await raft.open_gate(gate)
+    row = await raft.until_state(job)
+    assert (row.attempt, row.crashes) == (1, 0)
+    later = await raft.enqueue("test.effect")
+    ((_, successor),) = await raft.until_started(later)
+    assert successor != pid
