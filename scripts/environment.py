@@ -6,6 +6,7 @@ is made anew; one with the right stamp costs nothing.
 """
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,13 @@ def sync(uv: Path) -> None:
     run([uv, *workspace, *into], env, what="Installing the workspace")
 
 
+def warm() -> None:
+    """Let Python keep compiled what is used, also where the machine tells it not to."""
+    command = [VENV / "bin/python", ROOT / "scripts/warm.py"]
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    subprocess.run(command, cwd=ROOT, env=env, capture_output=True, check=False)
+
+
 def ensure() -> None:
     if is_current():
         return
@@ -107,6 +115,7 @@ def ensure() -> None:
             make_venv(uv)
         STAMP.unlink(missing_ok=True)
         sync(uv)
+        warm()
         STAMP.write_text(fingerprint(), encoding="utf-8")
 
 
