@@ -67,6 +67,8 @@ async def test_a_report_brings_back_the_drain_flag_of_any_queue(client: QueueCli
     assert not await workers.report(client, "p1", [both])
     await workers.flag_drain(client, ["imports"], "p1", SOON)
     assert await workers.report(client, "p1", [both])
+    assert await workers.is_flagged(client, ["default", "imports"], "p1")
+    assert not await workers.is_flagged(client, ["default"], "p1")
     assert not await workers.report(client, "p2", [report_of("w2", "imports")])
 
 

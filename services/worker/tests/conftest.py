@@ -216,6 +216,9 @@ class Raft:
         program.management_url = json.loads(line)["management_url"]
         return program
 
+    def environment(self) -> dict[str, str]:
+        return environment(self.settings, self.application)
+
     async def close(self) -> None:
         self.stop.ask()
         if self.dispatching is not None:

@@ -117,6 +117,13 @@ async def unflag_drain(client: QueueClient, queues: Iterable[str], pod: str) -> 
             await command(client.redis, "DEL", client.keys(queue).drain(pod))
 
 
+async def is_flagged(client: QueueClient, queues: Iterable[str], pod: str) -> bool:
+    """Whether any of its queues asks the pod to drain."""
+    keys = [client.keys(queue).drain(pod) for queue in queues]
+    async with within(client.deadline):
+        return int(await command(client.redis, "EXISTS", *keys)) > 0
+
+
 async def known_queues(client: QueueClient) -> list[str]:
     """Every queue that a worker ever served or a dispatcher ever wrote about."""
     async with within(client.deadline):

@@ -177,7 +177,11 @@ class Supervisor:
         """Report the living and take leave of the gone; the answer says whether to drain."""
         queue = self._runtime.queue
         reports = [self._report_of(child) for child in self._children.values() if child.worker]
-        self._is_draining = await workers.report(queue, self._pod, reports)
+        if reports:
+            self._is_draining = await workers.report(queue, self._pod, reports)
+        else:
+            queues = self._settings.queues
+            self._is_draining = await workers.is_flagged(queue, queues, self._pod)
         if gone := [str(worker) for worker in self._gone]:
             await workers.leave(queue, self._settings.queues, gone)
             del self._gone[: len(gone)]

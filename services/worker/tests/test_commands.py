@@ -1,0 +1,103 @@
+"""What people and probes see of worker, dispatcher and queues."""
+
+import asyncio
+import json
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from jangada_queue.client import QueueClient
+from jangada_queue.messages import Offer
+from jangada_queue.workers import flag_drain, unflag_drain
+
+if TYPE_CHECKING:
+    from conftest import Raft
+
+pytestmark = pytest.mark.anyio
+
+MINUTE = timedelta(minutes=1)
+
+
+async def run(raft: "Raft", *arguments: str) -> tuple[int, str, str]:
+    """A `jangada` command with the fleet's settings."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "jangada", *arguments),
+        env=raft.environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    return process.returncode or 0, output.decode(), errors.decode()
+
+
+async def ask(raft: "Raft", path: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(f"{raft.programs[0].management_url}{path}")
+
+
+async def test_a_worker_is_live_and_ready(fleet: "Raft") -> None:
+    assert (await ask(fleet, "/health/live")).json()["status"] == "ok"
+
+    async def is_ready() -> bool:
+        return (await ask(fleet, "/health/ready")).status_code == 200
+
+    await fleet.until(is_ready)
+    assert (await ask(fleet, "/health/ready")).json()["problems"] == []
+    assert (await ask(fleet, "/health/startup")).status_code == 200
+    assert (await ask(fleet, "/nothing")).status_code == 404
+
+
+async def test_a_flagged_worker_takes_nothing_and_is_not_ready(fleet: "Raft") -> None:
+    queue = fleet.runtime.queue
+    (stats,) = json.loads("[" + (await run(fleet, "queue", "stats", "default", "--json"))[1] + "]")
+    pod = stats["workers"][0]["pod"]
+    await flag_drain(queue, ["default"], pod, MINUTE)
+
+    async def is_draining() -> bool:
+        return (await ask(fleet, "/health/ready")).status_code == 503
+
+    await fleet.until(is_draining)
+    assert (await ask(fleet, "/health/ready")).json()["problems"] == ["draining"]
+    job = await fleet.enqueue("ping")
+    assert (await fleet.reload(job)).state == "available"
+    await unflag_drain(queue, ["default"], pod)
+    await fleet.until_state(job, "completed")
+
+
+async def test_metrics_count_what_ran(fleet: "Raft") -> None:
+    await fleet.until_state(await fleet.enqueue("test.effect"))
+
+    async def counted() -> bool:
+        text = (await ask(fleet, "/metrics")).text
+        samples = [s for f in text_string_to_metric_families(text) for s in f.samples]
+        labels = {"queue": "default", "kind": "test.effect", "outcome": "completed"}
+        return any(s.name == "jangada_job_total" and s.labels == labels for s in samples)
+
+    await fleet.until(counted)
+    text = (await ask(fleet, "/metrics")).text
+    assert 'jangada_worker_slots{state="free"}' in text
+    assert "jangada_job_duration_seconds_bucket" in text
+    assert "jangada_job_queue_wait_seconds_bucket" in text
+
+
+async def test_queue_stats_are_for_people_and_programs(fleet: "Raft") -> None:
+    await QueueClient(fleet.runtime.valkey).publish("nobody's", [Offer("k", "x", b"")], limit=9)
+    code, output, _ = await run(fleet, "queue", "stats", "default", "nobody's", "--json")
+    assert code == 0
+    default, other = [json.loads(line) for line in output.splitlines()]
+    assert (default["queue"], default["workers"][0]["slots"]) == ("default", 2)
+    assert (other["queue"], other["waiting"], other["workers"]) == ("nobody's", 1, [])
+    code, output, _ = await run(fleet, "queue", "stats")
+    assert code == 0
+    assert "default" in output
+    assert "imports" in output
+
+
+async def test_queue_stats_without_valkey_say_so(fleet: "Raft") -> None:
+    code, _, errors = await run(fleet, "queue", "stats", "--broker", "unix:///nonexistent.sock")
+    assert code == 69
+    assert "Valkey is absent" in errors
