@@ -76,6 +76,10 @@ class Up:
             assert len(found()) >= times, self.events[-20:]
             return found()[times - 1]
 
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        records = [e["record"] for e in self.events if e["event"] == "log"]
+        return [record for record in records if record["event"] == event]
+
     def has(self, event: str) -> bool:
         return any(e["event"] == event for e in self.events)
 
@@ -133,6 +137,17 @@ def sign_in(ready: dict[str, Any], folder: Path) -> httpx.Response:
     demo = json.loads((folder / "demo.json").read_text())
     credentials = {name: demo[name] for name in ("email", "password")}
     return httpx.post(f"{ready['api_url']}/v1/auth/login", json=credentials, timeout=TIMEOUT)
+
+
+def start_import(ready: dict[str, Any], token: str) -> None:
+    """Return when a worker has begun with the import."""
+    rows = "".join(f"Ana {number},ana{number}@example.com\n" for number in range(20_000))
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "text/csv"}
+    with httpx.Client(base_url=ready["api_url"], headers=headers, timeout=TIMEOUT) as client:
+        begun = client.post("/v1/contacts/imports", content=f"name,email\n{rows}")
+        assert begun.status_code == 202
+        job = begun.headers["location"]
+        wait_for(lambda: client.get(job).json()["state"] != "available")
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +259,7 @@ def test_a_server_that_is_killed_is_started_again(
 
 
 def test_everything_stops_in_order_and_nothing_is_left(tmp_path: Path) -> None:
-    """And the next start, after a kill, has the same data."""
+    """The next start after a kill has the same data, and a running import is finished first."""
     folder = tmp_path / "data"
     with up(folder, "--port", "0") as first:
         ready = first.until("ready")
@@ -255,11 +270,10 @@ def test_everything_stops_in_order_and_nothing_is_left(tmp_path: Path) -> None:
     with up(folder, "--port", "0") as second:
         ready = second.until("ready")
         assert not second.has("demo")
-        authorization = {"Authorization": f"Bearer {tokens['access_token']}"}
-        answer = httpx.get(f"{ready['api_url']}/v1/me", headers=authorization, timeout=TIMEOUT)
-        assert answer.status_code == 200
+        start_import(ready, tokens["access_token"])
         family = second.processes()
         assert second.stop(signal.SIGINT) == 0
+        assert [record["outcome"] for record in second.logged("job ended")] == ["completed"]
         assert second.ended() == ENDED
         assert second.until("finished")["data_dir"] == str(folder)
         assert not any(is_alive(process) for process in family)
