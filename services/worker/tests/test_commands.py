@@ -22,11 +22,11 @@ pytestmark = pytest.mark.anyio
 MINUTE = timedelta(minutes=1)
 
 
-async def run(raft: "Raft", *arguments: str) -> tuple[int, str, str]:
+async def run(raft: "Raft", *arguments: str, **environ: str) -> tuple[int, str, str]:
     """A `jangada` command with the fleet's settings."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "jangada", *arguments),
-        env=raft.environment(),
+        env={**raft.environment(), **environ},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -95,6 +95,15 @@ async def test_queue_stats_are_for_people_and_programs(fleet: "Raft") -> None:
     assert code == 0
     assert "default" in output
     assert "imports" in output
+
+
+async def test_a_port_in_use_is_said_in_one_line(fleet: "Raft") -> None:
+    port = fleet.programs[0].management_url.rpartition(":")[2]
+    environ = {"JANGADA_WORKER__MANAGEMENT_PORT": port}
+    code, _, errors = await run(fleet, "dispatcher", **environ)
+    assert code == 1
+    assert f"127.0.0.1:{port} cannot be used" in errors
+    assert "Traceback" not in errors
 
 
 async def test_queue_stats_without_valkey_say_so(fleet: "Raft") -> None:

@@ -1,6 +1,5 @@
 """SIGTERM: nothing new starts, what runs may end, and what can't goes back."""
 
-import asyncio
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +24,7 @@ async def test_an_idle_worker_ends_at_once(raft: "Raft") -> None:
     await raft.dispatcher()
     worker = await raft.worker(processes=2)
     await raft.until_state(await raft.enqueue("ping"))
-    worker.send(signal.SIGTERM)
-    assert await asyncio.wait_for(worker.process.wait(), 10) == 0
+    assert await worker.stop() == 0
     assert await left_workers(raft) == 0
     (stats,) = await queue_stats(raft.runtime.queue, ["default"])
     assert stats.workers == []

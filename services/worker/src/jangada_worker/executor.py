@@ -73,6 +73,7 @@ class Execution:
     context: JobContext
     interrupted: asyncio.Future[Interruption]
     slots: int = 1
+    recorded: asyncio.Event = field(default_factory=asyncio.Event)
     started: float = field(default_factory=time.monotonic)
     registration: Registration | None = None
     arguments: Any = None
@@ -215,12 +216,12 @@ def _timed_out(execution: Execution) -> JobTimedOut:
 
 
 async def record(execution: Execution) -> None:
-    if execution.ending is None:
-        return
-    context = execution.context
-    ending = replace(execution.ending, done=context.done, total=context.total)
-    counts = await execution.shop.write(ending)
-    execution.outcome = str(ending.state) if counts else "lease_lost"
+    if execution.ending is not None:
+        context = execution.context
+        ending = replace(execution.ending, done=context.done, total=context.total)
+        counts = await execution.shop.write(ending)
+        execution.outcome = str(ending.state) if counts else "lease_lost"
+    execution.recorded.set()
 
 
 async def report(execution: Execution) -> None:

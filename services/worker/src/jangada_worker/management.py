@@ -18,10 +18,17 @@ from typing import Final, override
 
 from prometheus_client import CollectorRegistry
 
+from jangada.errors import Conflict
 from jangada.telemetry import exposition
 
 STUCK: Final = timedelta(minutes=1)
 REQUEST_TIMEOUT: Final = 10.0
+
+
+class PortUnavailable(Conflict):
+    """The management port is in use, or not ours to use."""
+
+    code = "management.port_unavailable"
 
 
 @dataclass(slots=True)
@@ -106,7 +113,12 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def management(host: str, port: int, health: Health, registry: CollectorRegistry) -> Iterator[str]:
     """Serve inside the block; yields the URL, whose port was chosen where `port` is 0."""
-    server = _Server((host, port), health, registry)
+    try:
+        server = _Server((host, port), health, registry)
+    except OSError as error:
+        raise PortUnavailable(
+            f"The management port {host}:{port} cannot be used: {error.strerror}."
+        ) from error
     thread = threading.Thread(target=server.serve_forever, name="management", daemon=True)
     thread.start()
     shown = f"[{host}]" if ":" in host else host

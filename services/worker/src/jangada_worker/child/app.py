@@ -37,7 +37,7 @@ from jangada_worker.link import (
     ToChild,
     ToParent,
 )
-from jangada_worker.patience import GRACE, LAST_WORDS, Pauses, Stop
+from jangada_worker.patience import GRACE, LAST_WORDS, Pauses, Stop, wait_at_most
 
 log = get_logger(__name__)
 
@@ -147,10 +147,12 @@ class ChildWorker:
         await asyncio.wait(
             {hurried, idle}, timeout=self._drain_seconds, return_when=asyncio.FIRST_COMPLETED
         )
-        self._running.interrupt_all(Interruption.HAND_BACK)
-        await asyncio.wait({idle}, timeout=(GRACE + LAST_WORDS).total_seconds())
         hurried.cancel()
         idle.cancel()
+        self._running.interrupt_all(Interruption.HAND_BACK)
+        # What can't be stopped ends with the process, once it is written that it is handed back.
+        recorded = asyncio.gather(*(execution.recorded.wait() for execution in self._running))
+        await wait_at_most(recorded, (GRACE + LAST_WORDS).total_seconds())
 
     def _accept(self, job: GrantedJob, slots: int) -> None:
         """A granted job occupies its slots from now on."""

@@ -107,7 +107,12 @@ class Supervisor:
         """
         pauses = Pauses(first=0.5, longest=30.0)
         while not self._stop.asked.is_set():
-            child = await Child.spawn(self._pod)
+            try:
+                child = await Child.spawn(self._pod)
+            except OSError as error:
+                log.warning("no worker process can be started", error=error)
+                await pause(self._stop.asked, pauses.take())
+                continue
             self._children[number] = child
             if self._stop.asked.is_set():
                 child.send(HandBack())
