@@ -1,3 +1,5 @@
+import tracemalloc
+
 import phonenumbers
 import pytest
 from hypothesis import example, given, settings
@@ -16,7 +18,7 @@ FORMATS = [
 
 
 def reference(text: str, region: str) -> str | None:
-    return normalize_phone.__wrapped__(text, region)
+    return normalize_phone(text, region)
 
 
 def fast(text: str, region: str) -> tuple[str | None, ...]:
@@ -121,6 +123,17 @@ def test_e164_is_a_fixed_point(number: phonenumbers.PhoneNumber) -> None:
 )
 def test_phones_are_normalised(text: str, e164: str | None) -> None:
     assert normalize_phone(text, "BR") == e164
+
+
+def test_cells_that_are_too_long_for_a_phone_are_not_kept() -> None:
+    """In a worker that reads file after file they would stay for good."""
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            assert normalize_phone(f"{number:05}" + "x" * 30_000, "BR") is None
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_regions_are_known() -> None:

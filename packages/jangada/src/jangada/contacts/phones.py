@@ -39,9 +39,14 @@ def is_region(region: str) -> bool:
     return region in phonenumbers.SUPPORTED_REGIONS
 
 
-@lru_cache(maxsize=65_536)
 def normalize_phone(text: str, region: str) -> str | None:
     """E.164, or None when phonenumbers finds no valid number. E.164 has no extensions."""
+    # What is longer isn't remembered either: a file of long cells would fill the memory for good.
+    return None if len(text) > MAX_PHONE_CHARS else _asked(text, region)
+
+
+@lru_cache(maxsize=8_192)
+def _asked(text: str, region: str) -> str | None:
     try:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:

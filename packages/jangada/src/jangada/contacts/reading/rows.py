@@ -5,7 +5,7 @@ lower case, one regular expression) is done by C code over the column, and only 
 leaves open are looked at one by one. What comes out is text for COPY, a whole batch at a time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Final
@@ -88,6 +88,10 @@ class _Work:
     def fault(self, index: int, column: str, reason: Reason) -> None:
         self.faults.setdefault(index, (column, reason))
 
+    def sound(self, indexes: Iterable[int]) -> Iterator[int]:
+        """Those of the rows that have no fault yet: only the first one of a row is told."""
+        return (index for index in indexes if index not in self.faults)
+
 
 def _fitted(batch: Batch, width: int) -> _Work:
     """Blank lines dropped, short rows padded, long rows cut with the rest kept as overflow."""
@@ -152,7 +156,7 @@ class RowChecker:
             for index, (email, cell) in enumerate(zip(emails, cells, strict=True))
             if cell and not (is_plain_email(email) and cell.isascii())
         ]
-        for index in unsure:
+        for index in work.sound(unsure):
             emails[index] = normalize_email(cells[index]) or ""
             if not emails[index]:
                 work.fault(index, self._origin(work, index, Field.EMAIL), Reason.INVALID_EMAIL)
@@ -165,7 +169,8 @@ class RowChecker:
         bare = squeezed(cells)
         found = [*map(self._plan.plain, bare)]
         phones = [f"+{self._plan.code}{match['nsn']}" if match else "" for match in found]
-        for index in [i for i, match in enumerate(found) if match is None and bare[i]]:
+        unsure = [i for i, match in enumerate(found) if match is None and bare[i]]
+        for index in work.sound(unsure):
             phones[index] = (
                 self._plan.e164(bare[index]) or normalize_phone(cells[index], self._region) or ""
             )
