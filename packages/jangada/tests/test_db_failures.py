@@ -241,15 +241,18 @@ async def test_a_cancel_scope_that_cancels_again_and_again_leaves_nothing_open(
         assert await name_of(single, person) == "Ana"
 
 
-async def test_a_block_cancelled_between_two_statements_is_rolled_back(
+async def test_a_block_cancelled_between_two_statements_gives_its_connection_back(
     single: Database, person: Person
 ) -> None:
     with anyio.CancelScope() as scope:
         async with single.transaction(person.tenant_id) as session:
+            pid = await pid_of(session)
             await rename(session)
             scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
+    async with single.read(person.tenant_id) as session:
+        assert await pid_of(session) == pid
     assert await name_of(single, person) == "Ana"
 
 
@@ -310,6 +313,7 @@ async def test_a_server_that_stops_answering_is_hung_up_on(
     database = make(database_url, **LIMITS)
     with pytest.raises(DatabaseUnavailable):
         async with (
+            asyncio.timeout(PATIENCE),
             database.transaction(person.tenant_id) as session,
             frozen(await pid_of(session)),
         ):
@@ -324,7 +328,11 @@ async def test_a_pooled_connection_that_stops_answering_costs_no_request(
     database = make(database_url, **LIMITS)
     async with database.read(person.tenant_id) as session:
         pid = await pid_of(session)
-    async with frozen(pid), database.read(person.tenant_id) as session:
+    async with (
+        asyncio.timeout(PATIENCE),
+        frozen(pid),
+        database.read(person.tenant_id) as session,
+    ):
         assert await pid_of(session) != pid
     await database.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import os
 import pkgutil
 import re
 import sys
@@ -38,7 +39,7 @@ WITHOUT_MODEL: Final = {
 WITHOUT_KEY: Final = {("import_rejects", "tenant_id", "tenants.id")}
 """References that a model leaves out: it is reached through another one."""
 
-PATIENCE: Final = 60
+PATIENCE: Final = 100
 
 
 def revisions() -> list[str]:
@@ -162,7 +163,7 @@ async def in_a_process(url: str) -> tuple[int | None, str]:
         "-m",
         "jangada",
         "migrate",
-        env={"JANGADA_DATABASE__URL": url, "JANGADA_TELEMETRY__LOG_FORMAT": "json"},
+        env=os.environ | {"JANGADA_DATABASE__URL": url, "JANGADA_TELEMETRY__LOG_FORMAT": "json"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -172,12 +173,31 @@ async def in_a_process(url: str) -> tuple[int | None, str]:
 
 @pytest.mark.anyio
 async def test_of_five_runners_at_once_one_applies_and_all_succeed(empty_url: str) -> None:
-    async with asyncio.timeout(PATIENCE):
-        ended = await asyncio.gather(*(in_a_process(empty_url) for _ in range(5)))
+    async with (
+        asyncio.timeout(PATIENCE),
+        await psycopg.AsyncConnection.connect(empty_url, autocommit=True) as holder,
+    ):
+        await holder.execute("SELECT pg_advisory_lock(%s)", (run.LOCK_KEY,))
+        runners = [asyncio.create_task(in_a_process(empty_url)) for _ in range(5)]
+        while await waiting_runners(holder) < len(runners):
+            pass
+        await holder.execute("SELECT pg_advisory_unlock(%s)", (run.LOCK_KEY,))
+        ended = await asyncio.gather(*runners)
     assert [code for code, _ in ended] == [0] * 5
     applied = [output.count("Running upgrade") for _, output in ended]
     assert sorted(applied) == [0, 0, 0, 0, len(revisions())]
     assert all(f"The schema is at {run.head()}." in output for _, output in ended)
+
+
+async def waiting_runners(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> int:
+    """Asked now and then: the runners need the processor more."""
+    row = await (
+        await connection.execute(
+            """SELECT count(*) FROM pg_sleep(0.05), pg_locks
+            WHERE locktype = 'advisory' AND NOT granted"""
+        )
+    ).fetchone()
+    return row[0] if row else 0
 
 
 def lock_tenants(url: str) -> psycopg.Connection[tuple[Any, ...]]:

@@ -1,5 +1,6 @@
 """The composition root: opened without anybody there, told of commits, closed in any case."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -19,6 +20,7 @@ from jangada.testing import FrozenClock, Person, frozen_runtime, make_person
 
 pytestmark = pytest.mark.anyio
 
+PATIENCE = 30
 NOWHERE = ValkeySettings(url=SecretStr("unix:///nowhere/valkey"))
 
 
@@ -53,7 +55,10 @@ async def test_a_runtime_opens_although_nothing_is_there(settings: Settings) -> 
 
 
 async def test_a_commit_reaches_valkey(runtime: Runtime, person: Person) -> None:
-    async with runtime.valkey.pubsub(ignore_subscribe_messages=True) as listener:
+    async with (
+        asyncio.timeout(PATIENCE),
+        runtime.valkey.pubsub(ignore_subscribe_messages=True) as listener,
+    ):
         await listener.subscribe(f"{runtime.queue.prefix}:cancel")
         await enqueue(runtime, person)
         message = None
