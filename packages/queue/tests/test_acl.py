@@ -80,6 +80,10 @@ async def test_a_lost_group_is_within_the_named_commands(client: QueueClient) ->
 async def test_nudges_are_within_the_named_commands(client: QueueClient) -> None:
     pubsub = client.redis.pubsub()
     await pubsub.subscribe("jangada:cancel")
+    await pubsub.get_message(timeout=9)
     await signals.nudge_cancel(client, ["job"])
+    heard = await pubsub.get_message(timeout=9)
+    assert heard is not None
+    assert heard["data"] == b"job"
     await pubsub.unsubscribe()
     await pubsub.aclose()

@@ -19,6 +19,7 @@ async def client(valkey_url: str) -> AsyncIterator[QueueClient]:
 
 
 async def test_a_server_that_keeps_everything_is_accepted(client: QueueClient) -> None:
+    assert (await client.redis.config_get("maxmemory-policy")) == {"maxmemory-policy": "noeviction"}
     await check_server(client)
 
 

@@ -229,7 +229,7 @@ class Raft:
                     program.signal_family(signal.SIGKILL)
                 await program.process.wait()
 
-    async def enqueue(self, kind: str, *, tenant: UUID | None = None, **args: Any) -> Job:  # noqa: ANN401
+    async def enqueue(self, kind: str, *, tenant: UUID | None = None, **args: Any) -> Job:  # noqa: ANN401 - as jobs take them
         how = {
             name: args.pop(name)
             for name in ("queue", "max_attempts", "scheduled_at")
@@ -249,7 +249,7 @@ class Raft:
             await register(connection, worker)
         return worker.id
 
-    async def start_here(self, kind: str, **args: Any) -> GrantedJob:  # noqa: ANN401
+    async def start_here(self, kind: str, **args: Any) -> GrantedJob:  # noqa: ANN401 - as jobs take them
         """A granted start of a new job, for this process to run."""
         job = await self.enqueue(kind, **args)
         ticket = Ticket(job.tenant_id, job.id, 0, kind)
@@ -297,7 +297,7 @@ class Raft:
         ripe = await self.enqueue("ping", scheduled_at=utc_now() + wait)
         await self.until_state(ripe, "completed")
 
-    async def until(self, condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+    async def until(self, condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - its own
         """Wait until the condition answers something true, and answer it."""
         async with asyncio.timeout(PATIENCE):
             while not (found := await condition()):  # noqa: ASYNC110 - in another process

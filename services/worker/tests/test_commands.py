@@ -110,3 +110,6 @@ async def test_queue_stats_without_valkey_say_so(fleet: "Raft") -> None:
     code, _, errors = await run(fleet, "queue", "stats", "--broker", "unix:///nonexistent.sock")
     assert code == 69
     assert "Valkey is absent" in errors
+    code, _, errors = await run(fleet, "queue", "stats", "--broker", "http://localhost")
+    assert code == 2
+    assert "rediss://" in errors

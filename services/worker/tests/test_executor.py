@@ -95,7 +95,7 @@ async def bench(raft: "Raft") -> AsyncIterator[Bench]:
         ("swallowed completion", "retryable", "job.failed"),
     ],
 )
-async def test_each_outcome_is_written(  # noqa: PLR0917
+async def test_each_outcome_is_written(  # noqa: PLR0917 - the table's columns
     raft: "Raft", bench: Bench, how: str, state: str, code: str | None
 ) -> None:
     row = await bench.run(await raft.start_here("test.fail", how=how))
@@ -160,7 +160,7 @@ async def test_a_zombies_error_changes_nothing(raft: "Raft", bench: Bench) -> No
         (Interruption.LEASE_LOST, "running", "lease_lost"),
     ],
 )
-async def test_an_interrupted_attempt_ends_as_its_interrupter_wants(  # noqa: PLR0917
+async def test_an_interrupted_attempt_ends_as_its_interrupter_wants(  # noqa: PLR0917 - the table's columns
     raft: "Raft", bench: Bench, why: Interruption, state: str, outcome: str
 ) -> None:
     granted = await raft.start_here("test.effect", gate="never")

@@ -9,11 +9,11 @@ from typing import Annotated
 import msgspec
 import typer
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from jangada.config import Settings, load_settings
+from jangada.config import Settings, ValkeySettings, load_settings
 from jangada.errors import Unavailable
 from jangada.runtime import Runtime, open_runtime, open_valkey
 from jangada.telemetry import configure_logging, get_logger, new_registry, tracing
@@ -27,12 +27,6 @@ from jangada_worker.parent.supervisor import Supervisor
 from jangada_worker.patience import Stop
 
 log = get_logger(__name__)
-
-
-class ValkeyUnavailable(Unavailable):
-    """Valkey does not answer."""
-
-    code = "queue.unavailable"
 
 
 def register(app: typer.Typer) -> None:
@@ -101,7 +95,7 @@ def stats(
     try:
         found = asyncio.run(_stats(names or [], broker))
     except QueueUnavailable as error:
-        raise ValkeyUnavailable(str(error)) from error
+        raise Unavailable(str(error)) from error
     if as_json:
         for each in found:
             typer.echo(msgspec.json.encode(each).decode())
@@ -110,10 +104,17 @@ def stats(
 
 
 async def _stats(names: list[str], broker: str | None) -> list[QueueStats]:
-    opened = Redis.from_url(broker) if broker else open_valkey(load_settings().valkey)
-    async with opened as valkey:
+    settings = _at(broker) if broker else load_settings().valkey
+    async with open_valkey(settings) as valkey:
         client = QueueClient(valkey)
         return await queue_stats(client, names or await known_queues(client))
+
+
+def _at(broker: str) -> ValkeySettings:
+    try:
+        return ValkeySettings(url=SecretStr(broker))
+    except ValidationError as error:
+        raise typer.BadParameter("must be a redis://, rediss:// or unix:// URL") from error
 
 
 def _print(found: list[QueueStats]) -> None:

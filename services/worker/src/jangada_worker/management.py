@@ -25,12 +25,6 @@ STUCK: Final = timedelta(minutes=1)
 REQUEST_TIMEOUT: Final = 10.0
 
 
-class PortUnavailable(Conflict):
-    """The management port is in use, or not ours to use."""
-
-    code = "management.port_unavailable"
-
-
 @dataclass(slots=True)
 class Health:
     """What the process knows of itself.
@@ -112,11 +106,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def management(host: str, port: int, health: Health, registry: CollectorRegistry) -> Iterator[str]:
-    """Serve inside the block; yields the URL, whose port was chosen where `port` is 0."""
+    """Serve inside the block; yields the URL, whose port was chosen where `port` is 0.
+
+    Raises `Conflict` for a port that is in use or not ours to use.
+    """
     try:
         server = _Server((host, port), health, registry)
     except OSError as error:
-        raise PortUnavailable(
+        raise Conflict(
             f"The management port {host}:{port} cannot be used: {error.strerror}."
         ) from error
     thread = threading.Thread(target=server.serve_forever, name="management", daemon=True)
