@@ -15,6 +15,8 @@ import charset_normalizer
 from jangada.contacts.errors import EmptyFile, NotText, UnknownEncoding
 
 SAMPLE_BYTES: Final = 65_536
+PIECE_BYTES: Final = 131_072
+"""At most so much is text at once: lines of one letter take fifty times the room of their bytes."""
 LEGACY: Final = "windows-1252"
 
 _MARKS: Final = (
@@ -110,9 +112,11 @@ class Decoder:
     def texts(self, chunks: Iterable[bytes]) -> Iterator[str]:
         """The text of the file, piece by piece. Raises `BrokenText`."""
         for chunk in chunks:
-            data, self._skip = chunk[self._skip :], 0
-            yield from self._decoded(data, final=False)
-            self._start += len(data)
+            for start in range(self._skip, len(chunk), PIECE_BYTES):
+                data = chunk[start : start + PIECE_BYTES]
+                yield from self._decoded(data, final=False)
+                self._start += len(data)
+            self._skip = 0
         yield from self._decoded(b"", final=True)
 
     def _decoded(self, data: bytes, *, final: bool) -> Iterator[str]:
