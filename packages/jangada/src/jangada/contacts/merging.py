@@ -102,13 +102,15 @@ _UPDATE: Final[LiteralString] = f"""
 _COUNT_CHANGED: Final[LiteralString] = f"SELECT count(*) FROM contacts, {_CHANGED}"  # noqa: S608 - made of constants only
 
 # UUIDv7 with a counter behind the time (RFC 9562, 6.2): ids come in order, the index stays dense.
+# The counter's upper 12 bits stand between version and variant, its lower 20 behind them.
 _INSERT: Final[LiteralString] = """
     INSERT INTO contacts (tenant_id, id, email, phone, name, name_key, company, attributes)
     SELECT %(tenant)s,
-        (%(time)s || '7' || left(number, 3) || '8' || substr(number, 4) || %(random)s)::uuid,
+        (%(time)s || to_hex((7::bigint << 36) + (number >> 20 << 24) + (8 << 20)
+            + (number & 1048575)) || %(random)s)::uuid,
         email, phone, name, name_key, company, coalesce(attributes, '{}')
     FROM (
-        SELECT latest.*, lpad(to_hex(row_number() OVER ()), 8, '0') AS number FROM latest
+        SELECT latest.*, row_number() OVER () AS number FROM latest
         WHERE NOT EXISTS (SELECT FROM matches WHERE matches.line = latest.line)
     ) fresh
 """
@@ -172,6 +174,7 @@ async def _match(connection: Connection, order: Merge) -> tuple[int, int]:
     if not await _count(connection, _HAS_CONTACTS, {"tenant": order.tenant_id}):
         await connection.execute(_NO_MATCHES)
         return 0, 0
+    await connection.execute("ANALYZE latest")
     tenant = sql.Literal(order.tenant_id)
     await connection.execute(sql.SQL(_MATCHES).format(tenant=tenant))
     await connection.execute("ANALYZE matches")

