@@ -54,10 +54,15 @@ class Part:
 PARTS = (
     Part(
         "tenancy",
-        ["db.py", "connections.py", "migrations/tenancy.py", "tenants/*.py", "crud.py"],
+        ["db.py", "migrations/tenancy.py", "migrations/versions/*.py", "tenants/*.py"],
         [
             *("test_tenancy.py", "test_tenancy_catalogue.py", "test_tenancy_scopes.py"),
-            *("test_crud.py", "test_db.py", "test_db_failures.py", "test_migrations.py"),
+            *(
+                "test_db.py",
+                "test_db_failures.py",
+                "test_migrations.py",
+                "accounts/test_profile.py",
+            ),
         ],
     ),
     Part(

@@ -2,7 +2,8 @@
 
 A mutation is a change of one place: a comparison, a boolean, a number, a condition, a returned
 value, a call left out, an error not raised, or one word of an SQL statement. Messages, log calls,
-annotations and descriptions are left alone: tests that pin them down would only be in the way.
+annotations, descriptions and a module's constants are left alone: tests that pin them down would
+only be in the way.
 """
 
 import ast
@@ -143,23 +144,35 @@ def _is_none(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _is_telling(call: ast.Call) -> bool:
-    return called(call).startswith(SILENT) or called(call) in DECLARES
+def _is_telling(node: ast.AST) -> bool:
+    """Whether it is a call that logs, or that declares what something is."""
+    call = node.value if isinstance(node, ast.Expr) else node
+    return isinstance(call, ast.Call) and (
+        called(call).startswith(SILENT) or called(call) in DECLARES
+    )
+
+
+def _is_annotation(outer: ast.AST, inner: ast.AST) -> bool:
+    fields = (getattr(outer, name, None) for name in ("annotation", "returns"))
+    return any(inner is field for field in fields) or inner in getattr(outer, "decorator_list", ())
+
+
+def _is_constant(outer: ast.AST, inner: ast.AST, node: ast.AST) -> bool:
+    """Whether it is a module's number, or the `strict` of a `zip`."""
+    if isinstance(outer, ast.keyword):
+        return outer.arg == "strict"
+    is_top = isinstance(outer, ast.Module) and isinstance(inner, ast.Assign | ast.AnnAssign)
+    return is_top and isinstance(node, ast.Constant) and isinstance(node.value, int)
 
 
 def _is_left_alone(node: ast.AST) -> bool:
-    """Whether the place is a message, a log call, an annotation, a description or a declaration."""
+    """Whether the place is a message, a log call, an annotation, a constant or a guard."""
     inner = node
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _is_telling(node.value):
-        return True
     for outer in (node, *parents(node)):
-        if isinstance(outer, ast.Call) and _is_telling(outer):
+        is_message = isinstance(outer, ast.Raise) and outer is not node
+        if is_message or _is_telling(outer) or isinstance(outer, ast.TypeAlias):
             return True
-        if isinstance(outer, ast.Raise) and inner is not outer and outer is not node:
-            return True
-        if inner is getattr(outer, "annotation", None) or inner is getattr(outer, "returns", None):
-            return True
-        if inner in getattr(outer, "decorator_list", ()) or isinstance(outer, ast.TypeAlias):
+        if _is_annotation(outer, inner) or _is_constant(outer, inner, node):
             return True
         inner = outer
     return False
