@@ -3,34 +3,55 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jangada_api.middleware import SECURITY_HEADERS, BodyLimit, Failures
 from jangada_api.protocol import BoundedProtocol
 
 pytestmark = pytest.mark.anyio
 
+LARGE = 64 * 1024 * 1024
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+
 
 class Impatient(BoundedProtocol):
     head_seconds = 0.2
+    write_seconds = 0.2
+
+
+async def reply(send: Send, body: bytes) -> None:
+    length = str(len(body)).encode()
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]}
+    )
+    await send({"type": "http.response.body", "body": body})
 
 
 async def read_all(scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body, then answers 200."""
+    """Reads the body, then answers with the names of the headers; `/unread` at once, with `ok`.
+
+    The answer of `/large` is more than any buffer takes.
+    """
     if scope["type"] != "http":
+        return
+    if scope["path"] == "/large":
+        await reply(send, bytes(LARGE))
+    if scope["path"] == "/unread":
+        await reply(send, b"ok")
         return
     while (await receive()).get("more_body"):
         pass
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
-    )
-    await send({"type": "http.response.body", "body": b"ok"})
+    await reply(send, b",".join(name for name, _ in scope["headers"]))
+
+
+BOUNDED = BodyLimit(Failures(read_all), max_bytes=1000)
 
 
 class Server(uvicorn.Server):
@@ -44,11 +65,13 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(protocol: type[asyncio.Protocol]) -> AsyncIterator[int]:
-    """The port of a server of `read_all` that takes bodies up to 1,000 bytes."""
-    app = BodyLimit(Failures(read_all), max_bytes=1000)
+async def serving(
+    protocol: Callable[..., asyncio.Protocol], *, app: ASGIApp = BOUNDED
+) -> AsyncIterator[int]:
+    """The port of a server of `read_all`."""
     options: dict[str, Any] = {"http": protocol, "ws": "none", "lifespan": "off"}
-    server = Server(uvicorn.Config(app, log_config=None, server_header=False, **options))
+    options |= {"log_config": None, "server_header": False}
+    server = Server(uvicorn.Config(app, **options))
     listening = socket.create_server(("127.0.0.1", 0))
     task = asyncio.create_task(server._serve([listening]))
     await server.is_up.wait()
@@ -57,6 +80,16 @@ async def serving(protocol: type[asyncio.Protocol]) -> AsyncIterator[int]:
     finally:
         server.should_exit = True
         await task
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(30):
+            yield reader, writer
+    finally:
+        writer.close()
 
 
 async def exchange(port: int, *parts: bytes) -> tuple[bytes, dict[str, str], bytes]:
@@ -84,7 +117,7 @@ async def port() -> AsyncIterator[int]:
 async def test_an_ordinary_request_is_answered(port: int) -> None:
     request = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
     status, _, body = await exchange(port, request)
-    assert (status, body) == (b"HTTP/1.1 200 OK", b"ok")
+    assert (status, body) == (b"HTTP/1.1 200 OK", b"host,connection,content-length")
 
 
 @pytest.mark.parametrize(
@@ -139,3 +172,109 @@ async def test_the_answer_to_a_body_that_is_too_large_arrives(port: int) -> None
     writer.close()
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"request.too_large" in answer
+
+
+async def test_trailers_are_not_headers(port: int) -> None:
+    trailers = b"Authorization: Bearer x\r\nX-Forwarded-For: 203.0.113.9\r\n"
+    request = CHUNKED + b"Connection: close\r\n\r\n2\r\n{}\r\n0\r\n" + trailers + b"\r\n"
+    status, _, body = await exchange(port, request)
+    assert (status, body) == (b"HTTP/1.1 200 OK", b"host,transfer-encoding,connection")
+
+
+@pytest.mark.parametrize(
+    ("last_chunk", "line"),
+    [(b"0\r\n", b"X: y\r\n"), (b"0\r\nX: ", b"a"), (b"0;", b"a")],
+    ids=["many trailers", "one trailer without an end", "an extension"],
+)
+async def test_what_follows_the_last_chunk_is_bounded(
+    port: int, last_chunk: bytes, line: bytes
+) -> None:
+    async with connected(port) as (reader, writer):
+        writer.write(CHUNKED + b"\r\n2\r\n{}\r\n" + last_chunk)
+        answer = asyncio.create_task(reader.read())
+        sent = 0
+        while not answer.done() and sent < LARGE:
+            writer.write(line * (8192 // len(line)))
+            await writer.drain()
+            sent += 8192
+        assert (await answer).startswith(b"HTTP/1.1 431 ")
+    assert sent < LARGE
+
+
+async def test_what_chunks_add_to_a_body_does_not_count_as_trailers(port: int) -> None:
+    chunks = [b"1;" + b"x" * 100 + b"\r\na\r\n"] * 900
+    request = CHUNKED + b"Connection: close\r\n\r\n" + b"".join(chunks) + b"0\r\n\r\n"
+    status, _, _ = await exchange(port, request)
+    assert status == b"HTTP/1.1 200 OK"
+
+
+async def test_an_answer_before_the_body_s_end_is_the_last_one(port: int) -> None:
+    """What follows is neither taken for the rest of the body nor for a request."""
+    head = b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 54\r\n"
+    async with connected(port) as (reader, writer):
+        writer.write(head + b"Expect: 100-continue\r\n\r\n")
+        first = await reader.readuntil(b"ok")
+        assert b"connection: close" in first.split(b"\r\n")
+        assert not first.startswith(b"HTTP/1.1 100 ")
+        writer.write(b"GET /unread HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        assert await reader.read() == b""
+
+
+async def test_an_answer_after_the_body_keeps_the_connection(port: int) -> None:
+    async with connected(port) as (reader, writer):
+        for _ in range(3):
+            assert not reader.at_eof()
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+            await writer.drain()
+            writer.write(b"abc")
+            await reader.readuntil(b"host,content-length")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(b"/", b"\r\n"), (b"/", b"\r\nG"), (b"/unread", b"\r\n")]
+)
+async def test_a_line_break_after_an_answer_does_not_hold_the_connection(
+    path: bytes, body: bytes
+) -> None:
+    async with serving(Impatient) as port, connected(port) as (reader, writer):
+        writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(body)
+        assert await reader.read() in {b"host", b"ok"}
+
+
+async def test_a_byte_of_a_body_that_nobody_reads_does_not_hold_the_connection(port: int) -> None:
+    async with connected(port) as (reader, writer):
+        writer.write(b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\na")
+        assert (await reader.read()).endswith(b"ok")
+
+
+async def test_an_upgrade_that_nobody_takes_does_not_hold_the_connection() -> None:
+    async with serving(Impatient) as port, connected(port) as (reader, writer):
+        head = b"GET / HTTP/1.1\r\nHost: x\r\n"
+        writer.write(head + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"PRI")
+        assert await reader.read() == b"host,connection,upgrade"
+
+
+async def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
+    cut_off = asyncio.Event()
+
+    class Watched(Impatient):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            cut_off.set()
+
+    async with serving(Watched) as port, connected(port) as (reader, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined] # of a socket
+        writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        await cut_off.wait()
+        writer.transport.resume_reading()  # type: ignore[attr-defined] # of a socket
+        assert len(await reader.read()) < LARGE
+
+
+async def test_what_is_not_http_is_never_a_part_of_another_answer(port: int) -> None:
+    async with connected(port) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGARBAGE\r\n\r\n")
+        assert b"400" not in await reader.read()
