@@ -6,6 +6,7 @@ import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -272,6 +273,18 @@ async def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
         await cut_off.wait()
         writer.transport.resume_reading()  # type: ignore[attr-defined] # of a socket
         assert len(await reader.read()) < LARGE
+
+
+async def test_a_body_that_comes_in_drops_is_ended() -> None:
+    """No part of it is late, the whole is."""
+    slow = BodyLimit(Failures(read_all), max_bytes=LARGE, patience=timedelta(seconds=0.5))
+    async with serving(BoundedProtocol, app=slow) as port, connected(port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n")
+        answer = asyncio.create_task(reader.read())
+        while not answer.done():
+            writer.write(b"a")
+            await asyncio.wait({answer}, timeout=0.01)
+        assert (await answer).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_what_is_not_http_is_never_a_part_of_another_answer(port: int) -> None:

@@ -30,6 +30,8 @@ SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BODY_TIMEOUT: Final = timedelta(seconds=30)
+MIN_BODY_RATE: Final = 8 * 1024
+"""Bytes a second that a body must come with in the end: what comes in drops holds a place."""
 SERVER_ERROR: Final = 500
 CLIENT_LEFT: Final = 499
 """What metrics say of a request whose client left before the answer (nginx's convention)."""
@@ -235,7 +237,10 @@ class SecurityHeaders:
 
 @dataclass(slots=True)
 class BodyAllowance:
-    """How much body a request may send, and how long each part of it may take."""
+    """How much body a request may send, and how long each part of it may take.
+
+    All parts together may take as long as one, and besides as long as `MIN_BODY_RATE` gives them.
+    """
 
     max_bytes: int
     chunk_timeout: timedelta = BODY_TIMEOUT
@@ -265,25 +270,27 @@ class BodyLimit:
     Nothing is read that the route does not ask for, so a route may refuse a request unread.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, patience: timedelta = BODY_TIMEOUT) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope[ALLOWANCE_IN_SCOPE] = BodyAllowance(self.max_bytes)
+        scope[ALLOWANCE_IN_SCOPE] = BodyAllowance(self.max_bytes, self.patience)
         await self.app(scope, _Metered(scope, receive), send)
 
 
 class _Metered:
-    """A `receive` that counts."""
+    """A `receive` that counts, bytes and the time that was spent waiting for them."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._scope = scope
         self._receive = receive
         self._received = 0
+        self._waited = 0.0
         self._is_complete = False
 
     async def __call__(self) -> Message:
@@ -300,11 +307,15 @@ class _Metered:
         return message
 
     async def _next(self, allowance: BodyAllowance) -> Message:
+        began, patience = perf_counter(), allowance.chunk_timeout.total_seconds()
+        left = patience + self._received / MIN_BODY_RATE - self._waited
         try:
-            async with asyncio.timeout(allowance.chunk_timeout.total_seconds()):
+            async with asyncio.timeout(min(patience, left)):
                 return await self._receive()
         except TimeoutError:
             raise RequestRefused(408, headers={"Connection": "close"}) from None
+        finally:
+            self._waited += perf_counter() - began
 
 
 class Failures:
