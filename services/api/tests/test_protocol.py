@@ -7,6 +7,7 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jangada_api.middleware import SECURITY_HEADERS, BodyLimit, Failures
-from jangada_api.protocol import BoundedProtocol
+from jangada_api.protocol import BoundedProtocol, ConnectionLimit
 
 pytestmark = pytest.mark.anyio
 
@@ -285,6 +286,35 @@ async def test_a_body_that_comes_in_drops_is_ended() -> None:
             writer.write(b"a")
             await asyncio.wait({answer}, timeout=0.01)
         assert (await answer).startswith(b"HTTP/1.1 408 ")
+
+
+def one_connection(answered: int = 100) -> Callable[..., asyncio.Protocol]:
+    return partial(BoundedProtocol, limit=ConnectionLimit(1, answered))
+
+
+async def test_connections_above_the_limit_are_refused_until_one_ends() -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    async with serving(one_connection()) as port:
+        async with connected(port) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"host")
+            status, headers, body = await exchange(port)
+            assert status == b"HTTP/1.1 503 Service Unavailable"
+            assert headers["retry-after"] == "1"
+            assert json.loads(body)["code"] == "service.unavailable"
+            writer.write(request)
+            assert b"HTTP/1.1 200 OK" in await reader.read()
+        async with asyncio.timeout(30):
+            while (await exchange(port, request))[0] != b"HTTP/1.1 200 OK":
+                pass
+
+
+async def test_connections_far_above_the_limit_are_cut_off() -> None:
+    async with serving(one_connection(answered=0)) as port, connected(port) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"host")
+        async with connected(port) as (refused, _):
+            assert await refused.read() == b""
 
 
 async def test_what_is_not_http_is_never_a_part_of_another_answer(port: int) -> None:

@@ -9,9 +9,11 @@
   taken for the next request. It is not lost: the sending side is closed, what still arrives is
   thrown away for a moment, and only then does the connection end. (Closing at once makes the kernel
   reset the connection, and the client never sees why.)
+- Connections above the limit are answered 503.
 """
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final, override
 
 from starlette.types import Message, Receive, Scope, Send
@@ -24,11 +26,23 @@ from jangada_api.problems import answer
 
 LINGER_SECONDS: Final = 2.0
 
+_REFUSED_WITH: Final = {503: {"Retry-After": "1"}}
 _CLOSE: Final = (b"connection", b"close")
 
 
 class HeadTooLarge(Exception):
     """Ends the parsing of a request whose head is too large."""
+
+
+@dataclass(slots=True)
+class ConnectionLimit:
+    """How many connections one server has at once; uvicorn's own limit counts after the head."""
+
+    connections: int = 1000
+    answered: int = 100
+    """So many above the limit are told why they are refused; those above these are cut off."""
+    turned_away: int = 0
+    """Those that are being told."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -40,9 +54,11 @@ class BoundedProtocol(HttpToolsProtocol):
     max_head_bytes = 64 * 1024
 
     @override
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limit: ConnectionLimit | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._routes, self.app = self.app, self._answered
+        self._limit = limit or ConnectionLimit()
+        self._is_turned_away = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
@@ -54,12 +70,26 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         lingering = Lingering(transport, self.loop, self.write_seconds)
         super().connection_made(lingering)  # type: ignore[arg-type]
-        self._await_head()
+        if len(self.connections) > self._limit.connections:
+            self._turn_away()
+        else:
+            self._await_head()
+
+    def _turn_away(self) -> None:
+        self.connections.discard(self)
+        if self._limit.turned_away >= self._limit.answered:
+            self.transport.abort()
+        else:
+            self._limit.turned_away += 1
+            self._is_turned_away = True
+            self._refuse(503)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_arrived()
         self._stop_write_timer()
+        if self._is_turned_away:
+            self._limit.turned_away -= 1
         super().connection_lost(exc)
 
     @override
@@ -162,7 +192,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int) -> None:
         request_id = str(new_id())
         with bound(request_id=request_id):
-            response = answer(status)
+            response = answer(status, headers=_REFUSED_WITH.get(status))
         headers = [
             *self.server_state.default_headers,
             *response.raw_headers,
