@@ -317,6 +317,26 @@ async def test_connections_far_above_the_limit_are_cut_off() -> None:
             assert await refused.read() == b""
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n",
+        b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Type: a/b\r\n",
+    ],
+)
+async def test_a_head_that_can_be_read_in_two_ways_is_refused(port: int, head: bytes) -> None:
+    status, _, body = await exchange(port, head + b"\r\n")
+    assert status == b"HTTP/1.1 400 Bad Request"
+    assert json.loads(body)["code"] == "request.malformed"
+
+
+async def test_http_1_0_needs_no_host(port: int) -> None:
+    assert (await exchange(port, b"GET / HTTP/1.0\r\n\r\n"))[0] == b"HTTP/1.1 200 OK"
+
+
 async def test_what_is_not_http_is_never_a_part_of_another_answer(port: int) -> None:
     async with connected(port) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGARBAGE\r\n\r\n")

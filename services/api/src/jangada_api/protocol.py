@@ -2,6 +2,8 @@
 
 - A request's head must be complete within 10 s and 64 KiB, or the connection ends (431). So must
   the trailers of a chunked body be small; they are thrown away, never taken for headers.
+- A head that servers and proxies could read in two ways is refused (400): no `Host` or two, two
+  media types, a transfer coding other than `chunked`.
 - What is not HTTP is answered with a problem document too, with the security headers.
 - Every connection ends by itself: while it waits for a request, while it sends one (the middleware
   sees to bodies that are read), and while it does not take its answer.
@@ -13,6 +15,7 @@
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, override
 
@@ -26,12 +29,19 @@ from jangada_api.problems import answer
 
 LINGER_SECONDS: Final = 2.0
 
+type Headers = Sequence[tuple[bytes, bytes]]
+
 _REFUSED_WITH: Final = {503: {"Retry-After": "1"}}
 _CLOSE: Final = (b"connection", b"close")
+_AT_MOST_ONCE: Final = (b"host", b"content-type", b"transfer-encoding")
 
 
 class HeadTooLarge(Exception):
     """Ends the parsing of a request whose head is too large."""
+
+
+class HeadAmbiguous(Exception):
+    """Ends the parsing of a request whose head could be understood in two ways."""
 
 
 @dataclass(slots=True)
@@ -123,6 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_bytes > self.max_head_bytes:
             raise HeadTooLarge
         self._head_bytes = 0
+        if not _is_clear(self.parser.get_http_version(), self.headers):
+            raise HeadAmbiguous
         super().on_headers_complete()
 
     @override
@@ -203,6 +215,17 @@ class BoundedProtocol(HttpToolsProtocol):
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + bytes(response.body))
         self.transport.close()
+
+
+def _is_clear(version: str, headers: Headers) -> bool:
+    """Whether everybody on the way understands the head as we do (RFC 9112, §3.2 and §6.1)."""
+    names = [name for name, _ in headers]
+    if any(names.count(name) > 1 for name in _AT_MOST_ONCE):
+        return False
+    coding = next((value.lower() for name, value in headers if name == b"transfer-encoding"), None)
+    if version == "1.1":
+        return b"host" in names and coding in {None, b"chunked"}
+    return coding is None
 
 
 class Lingering:
