@@ -1,5 +1,6 @@
 """Verbs on jobs. Each runs in the caller's tenant session and takes effect with its commit."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -75,7 +76,13 @@ async def get_job(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
     return await crud.fetch(session, visible(tenant_id), id, missing=JobNotFound)
 
 
-NEWEST_FIRST: Final = Sort((Job.created_at, Job.id), descending=True)
+async def find_jobs(session: AsyncSession, tenant_id: UUID, ids: Collection[UUID]) -> list[Job]:
+    """Those of the jobs that there are, in no order."""
+    return list(await session.scalars(visible(tenant_id).where(Job.id.in_(ids))))
+
+
+NEWEST_FIRST: Final = Sort((Job.id,), descending=True)
+"""Ids grow with time, and the primary key has them in order; `created_at` has no index."""
 
 
 async def list_jobs(
