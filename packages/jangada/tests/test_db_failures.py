@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -335,6 +337,30 @@ async def test_a_pooled_connection_that_stops_answering_costs_no_request(
     ):
         assert await pid_of(session) != pid
     await database.close()
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_unavailable(
+    servers_folder: Path,
+) -> None:
+    """As behind a load balancer whose server is gone: connecting has a deadline of its own."""
+    folder = servers_folder / "silent"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(folder / ".s.PGSQL.5432"))
+        silent.listen()
+        url = f"postgresql://u@/d?host={folder}"
+        database = make(url, connect_timeout="1s")
+        async with asyncio.timeout(PATIENCE):
+            pooled, direct = await asyncio.gather(
+                database.check_role(), connected(database), return_exceptions=True
+            )
+        await database.close()
+    assert [type(pooled), type(direct)] == [DatabaseUnavailable] * 2
+
+
+async def connected(database: Database) -> None:
+    async with database.direct():
+        pytest.fail("nobody answered")
 
 
 async def test_a_direct_connection_waits_as_long_as_its_caller_wants(
