@@ -3,9 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+)
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -14,13 +19,14 @@ from sqlalchemy import text
 from starlette.types import Message
 
 from jangada.accounts.runtime import Accounts
+from jangada.accounts.schemas import Principal
 from jangada.db import Database
 from jangada.jobs import service
 from jangada.jobs.models import Job
 from jangada.jobs.schemas import JobArgs
 from jangada.runtime import Runtime
 from jangada.testing import Person, make_person
-from jangada_api import jobs
+from jangada_api import job_streams, jobs
 from jangada_api.testing import SignIn, connect
 from jangada_queue.signals import Progress, write_progress
 
@@ -363,31 +369,80 @@ async def test_a_client_that_leaves_ends_its_stream_and_frees_its_place(
     job = await enqueue()
     async with follow(job) as events:
         await events.next()
-        assert app.state.streams == 1
+        assert app.state.streams.open == 1
         events.leave()
         assert await events.ended()
-    assert app.state.streams == 0
+    assert app.state.streams.open == 0
+
+
+async def test_more_streams_than_a_session_may_have_are_refused(
+    app: FastAPI, follow: Follow, caller: httpx.AsyncClient, enqueue: Enqueue
+) -> None:
+    job = await enqueue()
+    async with AsyncExitStack() as stack:
+        for _ in range(job_streams.MAX_STREAMS_PER_SESSION):
+            await (await stack.enter_async_context(follow(job))).next()
+        async with follow(job) as refused:
+            assert await refused.ended() is False
+            assert (refused.status, refused.headers[b"retry-after"]) == (429, b"5")
+        first_session = app.state.streams.open
+        other = Events(app, f"/v1/jobs/{job.id}/events", dict(caller.headers))
+        await other.next()
+        assert app.state.streams.open == first_session + 1
+        other.leave()
+        await other.ended()
+    assert app.state.streams.open == 0
+
+
+def of(tenant_id: UUID) -> Principal:
+    """Somebody of the tenant, in a session of their own."""
+    return Principal(user_id=uuid4(), tenant_id=tenant_id, session_id=uuid4(), roles=frozenset())
+
+
+async def test_more_streams_than_a_tenant_may_have_are_refused(
+    app: FastAPI, caller: httpx.AsyncClient, enqueue: Enqueue
+) -> None:
+    job, streams = await enqueue(), app.state.streams
+    with ExitStack() as stack:
+        for _ in range(job_streams.MAX_STREAMS_PER_TENANT):
+            stack.enter_context(streams.hold(of(job.tenant_id)))
+        response = await caller.get(f"/v1/jobs/{job.id}/events")
+        assert (response.status_code, response.json()["code"]) == (429, "job.stream_limit_reached")
+        with streams.hold(of(uuid4())):
+            assert streams.open == job_streams.MAX_STREAMS_PER_TENANT + 1
 
 
 async def test_more_streams_than_a_process_bears_are_refused(
     app: FastAPI, caller: httpx.AsyncClient, enqueue: Enqueue
 ) -> None:
     job = await enqueue()
-    app.state.streams = jobs.MAX_STREAMS
-    response = await caller.get(f"/v1/jobs/{job.id}/events")
-    assert (response.status_code, response.json()["code"]) == (503, "job.too_many_streams")
-    assert app.state.streams == jobs.MAX_STREAMS
+    with ExitStack() as stack:
+        for _ in range(job_streams.MAX_STREAMS):
+            stack.enter_context(app.state.streams.hold(of(uuid4())))
+        response = await caller.get(f"/v1/jobs/{job.id}/events")
+        assert (response.status_code, response.json()["code"]) == (503, "job.too_many_streams")
+    assert app.state.streams.open == 0
 
 
-async def test_an_open_stream_holds_no_connection(
-    caller: httpx.AsyncClient, follow: Follow, enqueue: Enqueue, runtime: Runtime
+async def test_streams_hold_no_connection_and_a_tenant_s_are_fed_by_one_reader(
+    *,
+    app: FastAPI,
+    caller: httpx.AsyncClient,
+    person: Person,
+    sign_in: SignIn,
+    enqueue: Enqueue,
+    database: Database,
+    runtime: Runtime,
 ) -> None:
-    job = await enqueue()
     pool: Any = runtime.database.engine.pool
-    streams = [follow(job) for _ in range(pool.size() + 5)]
-    events = [await stream.__aenter__() for stream in streams]
-    for each in events:
-        await each.next()
-    assert (await caller.get(f"/v1/jobs/{job.id}")).status_code == 200
+    followed = [await enqueue() for _ in range(pool.size() + 5)]
+    streams = [Events(app, f"/v1/jobs/{job.id}/events", await sign_in(person)) for job in followed]
     for stream in streams:
-        await stream.__aexit__(None, None, None)
+        await stream.next()
+    assert [task.get_name() for task in asyncio.all_tasks()].count(job_streams.READER) == 1
+    assert (await caller.get(f"/v1/jobs/{followed[0].id}")).status_code == 200
+    for job in followed:
+        await change(database, job, state="cancelled")
+    for stream in streams:
+        assert json.loads((await stream.next())["data"])["state"] == "cancelled"
+        assert await stream.ended()

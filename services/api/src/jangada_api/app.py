@@ -18,6 +18,7 @@ from jangada.runtime import Runtime, open_runtime
 from jangada.telemetry import get_logger, new_registry
 from jangada_api import accounts, contact_imports, contacts, jobs, openapi, pages, problems
 from jangada_api.health import open_health
+from jangada_api.job_streams import open_streams
 from jangada_api.middleware import (
     ORDER,
     SECURITY_HEADERS,
@@ -78,7 +79,6 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.settings, app.state.given_runtime, app.state.registry = settings, runtime, registry
-    app.state.streams = 0
     problems.install(app)
     app.add_exception_handler(Exception, _last_resort)
     for router in (*ROUTERS, pages.router):
@@ -136,6 +136,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.accounts = await stack.enter_async_context(open_accounts(runtime))
         await stack.enter_async_context(sweeping(runtime))
         app.state.health = await stack.enter_async_context(open_health(runtime))
+        streams = open_streams(runtime, app.state.health.stopping)
+        app.state.streams = await stack.enter_async_context(streams)
         try:
             yield
         finally:

@@ -1,11 +1,11 @@
 """Jobs over HTTP: lists, one job, its events as they happen, cancel and retry.
 
-The stream of events holds no connection to PostgreSQL between its short reads. Every event is a
-whole snapshot whose id is the job's revision, so a client that resumes has missed nothing that
-matters: it gets the newest one. The stream ends with the job, with the session, or with us.
+The stream of events holds no connection to PostgreSQL: `job_streams` looks for all of them. Every
+event is a whole snapshot whose id is the job's revision, so a client that resumes has missed
+nothing that matters: it gets the newest one. The stream ends with the job, with the session, or
+with us.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from jangada.errors import NotFound, Unauthenticated, Unavailable
+from jangada.errors import Unauthenticated, Unavailable
 from jangada.jobs import service
 from jangada.jobs.delivery.progress import latest_progress
 from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
@@ -25,14 +25,13 @@ from jangada.jobs.models import FINAL_STATES, Job, JobState
 from jangada.jobs.schemas import JobFilter
 from jangada.runtime import Runtime
 from jangada_api.deps import AccountsDep, PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
+from jangada_api.job_streams import JobReader, JobStreams, StreamLimitReached, TooManyStreams
 from jangada_api.listing import Listing, PageDep
 from jangada_api.openapi import Fault, documented
 from jangada_queue.signals import Progress
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-LOOK_EVERY: Final = timedelta(milliseconds=500)
-MAX_STREAMS: Final = 500
 DO_NOT_RECONNECT: Final = timedelta(hours=24)
 
 EXAMPLE: Final[JsonDict] = {
@@ -157,12 +156,6 @@ async def retry_job(
     return await read_job_now(runtime, await service.retry(session, principal.tenant_id, job_id))
 
 
-class TooManyStreams(Unavailable):
-    """The process has as many event streams open as it allows; poll the job, or try again."""
-
-    code = "job.too_many_streams"
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A job at one moment."""
@@ -180,30 +173,36 @@ class Snapshot:
         return self.job.state in FINAL_STATES
 
 
-async def take_snapshot(runtime: Runtime, tenant_id: UUID, job_id: UUID) -> Snapshot:
-    """Read the job in a short transaction of its own."""
-    async with runtime.database.read(tenant_id) as session:
-        job = await service.get_job(session, tenant_id, job_id)
-    return Snapshot(job.revision, await read_job_now(runtime, job))
-
-
 async def get_first_snapshot(
     principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID
 ) -> Snapshot:
     """Raises `JobNotFound` while the answer can still be a 404."""
-    return await take_snapshot(runtime, principal.tenant_id, job_id)
+    async with runtime.database.read(principal.tenant_id) as session:
+        job = await service.get_job(session, principal.tenant_id, job_id)
+    return Snapshot(job.revision, await read_job_now(runtime, job))
 
 
-async def hold_stream(request: Request) -> AsyncIterator[None]:
+def get_streams(request: Request) -> JobStreams:
+    streams: JobStreams = request.app.state.streams
+    return streams
+
+
+StreamsDep = Annotated[JobStreams, Depends(get_streams)]
+FirstDep = Annotated[Snapshot, Depends(get_first_snapshot)]
+
+
+async def hold_stream(streams: StreamsDep, principal: PrincipalDep) -> AsyncIterator[None]:
     """Count the stream for as long as it is open."""
-    state = request.app.state
-    if state.streams >= MAX_STREAMS:
-        raise TooManyStreams("Too many event streams are open; try again later.")
-    state.streams += 1
-    try:
+    with streams.hold(principal):
         yield
-    finally:
-        state.streams -= 1
+
+
+async def follow_job(
+    streams: StreamsDep, principal: PrincipalDep, first: FirstDep
+) -> AsyncIterator[JobReader]:
+    """What looks at the job for as long as the stream is open."""
+    with streams.following(principal.tenant_id, first.job.id) as reader:
+        yield reader
 
 
 async def know_last_event_id(
@@ -224,40 +223,35 @@ STREAM_EXAMPLE: Final = 'event: job\ndata: {"id": "0198f3f0-…", "state": "runn
     dependencies=[Depends(hold_stream), Depends(know_last_event_id)],
     responses={
         200: {"content": {"text/event-stream": {"example": STREAM_EXAMPLE}}},
-        **documented(JobNotFound, TooManyStreams),
+        **documented(JobNotFound, StreamLimitReached, TooManyStreams),
     },
 )
 async def stream_job(
-    request: Request,
+    *,
+    job_id: UUID,
     principal: PrincipalDep,
     accounts: AccountsDep,
-    first: Annotated[Snapshot, Depends(get_first_snapshot)],
+    streams: StreamsDep,
+    first: FirstDep,
+    reader: Annotated[JobReader, Depends(follow_job)],
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: a snapshot now and at each change, as server-sent events, until it ends.
 
     An event's id is the job's revision. A client that resumes (`Last-Event-ID`) gets the newest
     snapshot first. The stream also ends when the session does.
     """
-    stopping: asyncio.Event = request.app.state.health.stopping
-    runtime, shown, latest = accounts.runtime, None, first
+    shown, latest = None, first
     while True:
         if latest != shown:
             yield latest.as_event()
             shown = latest
-        if latest.is_last or await _happens(stopping, within=LOOK_EVERY):
+        if latest.is_last or (sight := await reader.next(job_id)) is None:
             return
         try:
-            await accounts.revocations.ensure_live(principal)
-            latest = await take_snapshot(runtime, principal.tenant_id, first.job.id)
-        except (Unauthenticated, NotFound):
+            async with streams.turns:
+                await accounts.revocations.ensure_live(principal)
+        except Unauthenticated:
             return
         except Unavailable:
             continue  # PostgreSQL is away for a moment: the stream waits for it
-
-
-async def _happens(event: asyncio.Event, *, within: timedelta) -> bool:
-    try:
-        async with asyncio.timeout(within.total_seconds()):
-            return await event.wait()
-    except TimeoutError:
-        return False
+        latest = Snapshot(sight.job.revision, read_job(sight.job, sight.progress))
