@@ -1,6 +1,7 @@
 """Which rows are contacts, in what normal form, and why the others are not."""
 
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from jangada.contacts.reading.columns import NAME_PARTS, Field, Layout, build_la
 from jangada.contacts.reading.records import Batch
 from jangada.contacts.reading.rows import COPY_COLUMNS, Limits, RowChecker
 from jangada.contacts.reasons import EXPLANATIONS, Reason
-from jangada.contacts.texts import clean, search_key
+from jangada.contacts.texts import MAX_MARKS, clean, is_heaped, search_key
 
 LIMITS = Limits(columns=12, cell_chars=400)
 ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
@@ -209,6 +210,32 @@ def test_a_guard_does_not_make_a_cell_too_long() -> None:
 
 def test_text_is_composed() -> None:
     assert contact("email,name", "a@b.co", "Joa\u0303o")["name"] == "João"
+
+
+def test_a_heap_of_combining_marks_stops_nobody() -> None:
+    """Composing it takes time by the square of its length: 40 s, in which no thread turns."""
+    heap = "a" + "\u0301\u0316" * 1_000_000
+    layout = build_layout(["email", "name", f"x{heap}"], max_columns=3)
+    checker = RowChecker(layout, region="BR", limits=LIMITS)
+    checked = checker.check(
+        Batch([["a@b.co", heap, "Joa\u0303o"], ["c@d.co", "e\u0301", ""]], [2, 3])
+    )
+    assert [each.reason for each in checked.rejects] == [Reason.CELL_TOO_LONG]
+    assert [row["name"] for row in copied(checked.copy)] == ["é"]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "\u0301" * 15, "\u0316", "\u0f73" * 16, "\uff9e", "é"]), max_size=90
+    )
+)
+def test_only_heaps_of_marks_are_left_as_they_are(parts: list[str]) -> None:
+    text = "".join(parts)
+    marks = [unicodedata.normalize("NFKD", each)[:1] for each in text]
+    runs = "".join("m" if unicodedata.combining(each) else " " for each in marks).split()
+    assert is_heaped(text) == any(len(run) > MAX_MARKS for run in runs)
+    assert clean(text) == (text if is_heaped(text) else unicodedata.normalize("NFC", text))
+    assert clean(clean(text)) == clean(text)
 
 
 def test_the_kelvin_sign_does_not_take_the_fast_way() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from jangada.contacts.phones import MAX_PHONE_CHARS, SEPARATORS
-from jangada.contacts.texts import search_key, unguard
+from jangada.contacts.texts import is_heaped, normalized, search_key, unguard
 
 type Column = Sequence[str]
 
@@ -19,7 +19,8 @@ def cleaned(column: Column) -> list[str]:
     if "'" in together:
         cells = [unguard(cell).strip() for cell in cells]
     if not together.isascii():
-        cells = [unicodedata.normalize("NFC", cell) for cell in cells]
+        compose = normalized if is_heaped(together) else unicodedata.normalize
+        cells = [compose("NFC", cell) for cell in cells]
     return cells
 
 
@@ -34,7 +35,7 @@ def squeezed(column: Column) -> list[str]:
 def search_keys(column: Column) -> list[str]:
     """Each cell as `texts.search_key` has it, which treats a line break as any other character."""
     together = "\n".join(column)
-    if together.count("\n") != len(column) - 1:
+    if is_heaped(together) or together.count("\n") != len(column) - 1:
         return [*map(search_key, column)]
     return search_key(together).split("\n")
 

@@ -15,7 +15,7 @@ from itertools import accumulate, chain, count
 from typing import Final
 
 from jangada.contacts.errors import NoHeader, TooManyColumns, UnknownMapping
-from jangada.contacts.texts import MAX_ATTRIBUTE_NAME_CHARS, clean
+from jangada.contacts.texts import MAX_ATTRIBUTE_NAME_CHARS, clean, normalized
 from jangada.errors import FieldError
 
 ATTRIBUTE_PREFIX: Final = "attributes."
@@ -81,7 +81,7 @@ _KNOWN: Final[Mapping[Field, str]] = {
 
 def simplified(header: str) -> str:
     """A header without case, accents and punctuation: how it is compared."""
-    letters = unicodedata.normalize("NFKD", header).casefold()
+    letters = normalized("NFKD", header).casefold()
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return " ".join(re.findall(r"[^\W_]+", plain))
 
