@@ -15,8 +15,7 @@ from jangada.environment import InvalidSettings
 from jangada.jobs import service
 from jangada.jobs.schemas import JobArgs
 from jangada.runtime import Runtime, SystemClock, open_runtime, open_valkey
-from jangada.tenants.service import list_belongings
-from jangada.testing import FrozenClock, Person, frozen_runtime, make_person
+from jangada.testing import FrozenClock, Person, frozen_runtime
 
 pytestmark = pytest.mark.anyio
 
@@ -103,26 +102,6 @@ async def test_the_clock_is_the_systems_or_the_tests(
     assert before <= SystemClock().now() <= datetime.now(UTC)
     async with frozen_runtime(settings, clock) as runtime:
         assert runtime.clock.now() == clock.present
-
-
-async def test_a_person_belongs_to_the_personal_tenant_first(database: Database) -> None:
-    person, other = await make_person(database, "Ana"), await make_person(database, "Bia")
-    async with database.system_transaction("test") as session:
-        belongings = await list_belongings(session, person.user)
-        assert [(b.tenant.id, b.roles) for b in belongings] == [(person.tenant_id, ("owner",))]
-        await session.execute(text("UPDATE tenants SET kind = 'team'"))
-        await session.execute(
-            text(
-                "INSERT INTO memberships (tenant_id, id, user_id, role_id)"
-                " SELECT tenant_id, :id, :user, id FROM roles WHERE tenant_id = :tenant"
-            ),
-            {"id": new_id(), "user": other.user.id, "tenant": person.tenant_id},
-        )
-        await session.execute(
-            text("UPDATE tenants SET kind = 'personal' WHERE id = :id"), {"id": other.tenant_id}
-        )
-        belongings = await list_belongings(session, other.user)
-    assert [b.tenant.id for b in belongings] == [other.tenant_id, person.tenant_id]
 
 
 def test_ids_are_of_version_7_and_grow() -> None:

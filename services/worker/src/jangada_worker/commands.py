@@ -15,8 +15,8 @@ from rich.table import Table
 
 from jangada.config import Settings, ValkeySettings, load_settings
 from jangada.errors import Unavailable
-from jangada.runtime import Runtime, open_runtime, open_valkey
-from jangada.telemetry import configure_logging, get_logger, new_registry, tracing
+from jangada.runtime import Runtime, open_runtime, open_valkey, start
+from jangada.telemetry import get_logger, new_registry, tracing
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable, UnsafeServer
 from jangada_queue.server import check_server
@@ -49,8 +49,7 @@ type Service = Callable[[Runtime, CollectorRegistry, Stop], Awaitable[None]]
 
 
 def _serve(name: str, service: Service) -> None:
-    settings = load_settings()
-    configure_logging(settings.telemetry, name)
+    settings = start(name)
     logging.getLogger("taskiq").setLevel(logging.WARNING)
     with tracing(settings.telemetry, name):
         asyncio.run(_run(settings, name, service))
@@ -61,8 +60,17 @@ async def _run(settings: Settings, name: str, service: Service) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.ask)
     async with open_runtime(settings, application_name=name) as runtime:
+        await _refuse_unsafe_role(runtime)
         await _warn_of_eviction(runtime.queue)
         await service(runtime, new_registry(), stop)
+
+
+async def _refuse_unsafe_role(runtime: Runtime) -> None:
+    """Raise `UnsafeRole`. Without PostgreSQL we start all the same, and wait for it."""
+    try:
+        await runtime.database.check_role()
+    except Unavailable as error:
+        log.warning("starting without PostgreSQL", cause=error)
 
 
 async def _warn_of_eviction(client: QueueClient) -> None:

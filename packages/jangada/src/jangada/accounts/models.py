@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, ForeignKeyConstraint, LargeBinary, String
+from sqlalchemy import ColumnElement, ForeignKeyConstraint, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jangada.db import Base, Entity, TenantEntity
@@ -42,7 +42,7 @@ class Session(TenantEntity):
     idle_expires_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
-    end_reason: Mapped[EndReason | None] = mapped_column(String())
+    end_reason: Mapped[EndReason | None]
     address: Mapped[str | None]
     user_agent: Mapped[str | None]
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, String, func
+from sqlalchemy import BigInteger, ColumnElement, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jangada.db import Base, TenantEntity
@@ -26,7 +26,7 @@ class File(TenantEntity):
 
     __tablename__ = "files"
 
-    state: Mapped[FileState] = mapped_column(String())
+    state: Mapped[FileState]
     name: Mapped[str | None]
     media_type: Mapped[str | None]
     size_bytes: Mapped[int] = mapped_column(BigInteger())

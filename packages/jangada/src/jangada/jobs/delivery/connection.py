@@ -57,7 +57,10 @@ class DirectConnection:
                 raise DatabaseUnavailable("The database took too long.") from error
             except psycopg.Error as error:
                 await self._close()
-                raise translate(error) or error from error
+                known = translate(error)
+                if known is None:
+                    raise
+                raise known from error
             except BaseException:
                 if not self._is_sound():
                     await self._close()
