@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jangada.contacts import exporting, service
+from jangada.contacts.errors import TooManyAttributes
 from jangada.contacts.exporting import export_contacts, list_attribute_names
 from jangada.contacts.schemas import ContactCreate, ContactFilter
 from jangada.contacts.texts import clean, neutralize, unguard
@@ -23,7 +24,7 @@ EVERYONE = ContactFilter()
 
 async def export(importer: "Importer", filter: ContactFilter = EVERYONE) -> str:
     database, tenant_id = importer.runtime.database, importer.tenant_id
-    names = await list_attribute_names(database, tenant_id, filter)
+    names = await list_attribute_names(database, tenant_id, filter, max_columns=512)
     parts = [part async for part in export_contacts(database, tenant_id, filter, names)]
     return b"".join(parts).decode()
 
@@ -98,6 +99,28 @@ async def test_an_export_goes_on_over_pages(
     await importer("email\n" + "\n".join([*rows, *["bad"] * 15]))
     exported = list(csv.DictReader(io.StringIO(await export(importer))))
     assert sorted(row["email"] for row in exported) == sorted(rows)
+
+
+async def test_an_export_of_many_columns_goes_on_over_short_pages(importer: "Importer") -> None:
+    """Each page is made by a thread; none has more cells than can be made in a moment."""
+    header = ",".join(["email", *(f"a{number}" for number in range(400))])
+    rows = "".join(f"a{number}@b.co,{number}\n" for number in range(100))
+    await importer(f"{header}\n{rows}")
+    database, tenant_id = importer.runtime.database, importer.tenant_id
+    names = [f"a{number}" for number in range(400)]
+    parts = [part async for part in export_contacts(database, tenant_id, EVERYONE, names)]
+    assert [part.count(b"\r\n") for part in parts] == [1, 25, 25, 25, 25]
+
+
+async def test_an_export_has_no_more_columns_than_an_import_may(importer: "Importer") -> None:
+    await importer("email,x\na@b.co,1\n")
+    await importer("email,y,z\nc@d.co,1,2\n")
+    database, tenant_id = importer.runtime.database, importer.tenant_id
+    with pytest.raises(TooManyAttributes, match="more than 2 different"):
+        await list_attribute_names(database, tenant_id, EVERYONE, max_columns=6)
+    assert await list_attribute_names(database, tenant_id, EVERYONE, max_columns=7) == [*"xyz"]
+    some = ContactFilter(q="c")
+    assert await list_attribute_names(database, tenant_id, some, max_columns=6) == [*"yz"]
 
 
 async def test_importing_an_export_changes_nothing(importer: "Importer") -> None:

@@ -12,7 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from jangada.contacts import service
-from jangada.contacts.errors import ContactExists, ContactInvalid, ContactNotFound
+from jangada.contacts.errors import (
+    ContactExists,
+    ContactInvalid,
+    ContactNotFound,
+    TooManyAttributes,
+)
 from jangada.contacts.exporting import export_contacts, list_attribute_names
 from jangada.contacts.schemas import ContactCreate, ContactFilter, ContactPatch
 from jangada.crud import InvalidCursor
@@ -123,7 +128,7 @@ async def create_contact(
 @router.get(
     "/v1/contacts:export",
     response_class=StreamingResponse,
-    responses={**csv_response("contacts.csv", EXPORT_EXAMPLE)},
+    responses={**csv_response("contacts.csv", EXPORT_EXAMPLE), **documented(TooManyAttributes)},
 )
 async def export(
     principal: PrincipalDep,
@@ -136,7 +141,9 @@ async def export(
     again changes nothing.
     """
     database, tenant_id = runtime.database, principal.tenant_id
-    attributes = await list_attribute_names(database, tenant_id, filter)
+    attributes = await list_attribute_names(
+        database, tenant_id, filter, max_columns=runtime.settings.contacts.max_columns
+    )
     return as_file("contacts.csv", export_contacts(database, tenant_id, filter, attributes))
 
 

@@ -4,7 +4,8 @@
     ├── EmptyFile, NotText, NulByte, Undecodable, UnknownEncoding
     ├── NoHeader, TooManyColumns, UnknownMapping, UnknownRegion, UnknownDelimiter
     └── UnbalancedQuote, RecordTooLong
-    ContactInvalid, ContactNotFound, ContactExists, ImportNotFound, ImportUnderWay
+    ContactInvalid, ContactNotFound, ContactExists, TooManyAttributes, ImportNotFound,
+    ImportUnderWay
 
 A single bad row is no error: it is rejected with a `Reason`, and the others go on.
 """
@@ -100,6 +101,12 @@ class ContactExists(Conflict):
     """Another contact of the tenant has this e-mail address, or this phone as its only key."""
 
     code = "contact.exists"
+
+
+class TooManyAttributes(Invalid):
+    """The contacts' attributes together are more columns than a file may have."""
+
+    code = "contact_export.too_many_columns"
 
 
 class ImportNotFound(NotFound):

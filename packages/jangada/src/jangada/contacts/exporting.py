@@ -2,9 +2,11 @@
 
 UTF-8, commas, CRLF (RFC 4180). No cell runs as a formula in a spreadsheet, and the importer reads
 back exactly what is stored: importing an export changes nothing. Rows that are created or deleted
-while an export runs may be in it or not; every other row is, once.
+while an export runs may be in it or not; every other row is, once. The file is made in threads and
+by so many cells at a time that the event loop goes on, whatever the contacts hold.
 """
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -13,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, select
 
+from jangada.contacts.errors import TooManyAttributes
 from jangada.contacts.models import Contact, ContactImport, ImportReject
 from jangada.contacts.reading.columns import (
     ATTRIBUTE_PREFIX,
@@ -26,28 +29,42 @@ from jangada.contacts.texts import neutralize, unguard
 from jangada.db import Database
 
 FIELDS: Final = (Field.NAME, Field.EMAIL, Field.PHONE, Field.COMPANY)
-ROWS_AT_ONCE: Final = 2_000
+ROWS_AT_ONCE: Final = 500
+CELLS_AT_ONCE: Final = 10_000
 
 
 async def list_attribute_names(
-    database: Database, tenant_id: UUID, filter: ContactFilter
+    database: Database, tenant_id: UUID, filter: ContactFilter, *, max_columns: int
 ) -> list[str]:
-    """The attributes that any of the contacts has: the columns of an export after the fields."""
+    """The attributes that any of the contacts has: the columns of an export after the fields.
+
+    Raises `TooManyAttributes` where the export would have more columns than an import may.
+    """
     each = func.jsonb_object_keys(Contact.attributes).label("name")
     held = filter(visible(tenant_id)).with_only_columns(each).subquery()
+    room = max(0, max_columns - len(FIELDS))
     async with database.read(tenant_id) as session:
-        return sorted(await session.scalars(select(held.c.name).distinct()))
+        names = sorted(await session.scalars(select(held.c.name).distinct().limit(room + 1)))
+    if len(names) > room:
+        raise TooManyAttributes(
+            f"The contacts have more than {room} different attributes, and a file has "
+            f"{max_columns} columns at most. Export fewer contacts at a time, by a filter."
+        )
+    return names
 
 
 async def export_contacts(
     database: Database, tenant_id: UUID, filter: ContactFilter, attributes: Sequence[str]
 ) -> AsyncIterator[bytes]:
     """The contacts in the order of their ids, with these attributes as columns."""
-    yield _csv([[*FIELDS, *map(_header_of, attributes)]])
-    scope = filter(visible(tenant_id)).order_by(Contact.id).limit(ROWS_AT_ONCE)
+    header = [*FIELDS, *map(_header_of, attributes)]
+    yield _csv([header])
+    rows = _rows_at_once(len(header))
+    scope = filter(visible(tenant_id)).order_by(Contact.id).limit(rows)
     page = await _contacts(database, tenant_id, scope)
     while page:
-        yield _csv(_contact_cells(contact, attributes) for contact in page)
+        cells = (_contact_cells(contact, attributes) for contact in page)
+        yield await asyncio.to_thread(_csv, cells)
         page = await _contacts(database, tenant_id, scope.where(Contact.id > page[-1].id))
 
 
@@ -56,11 +73,17 @@ async def export_rejects(database: Database, rejected_by: ContactImport) -> Asyn
 
     Cells are as they came, but for the guard of those that a spreadsheet would run.
     """
-    yield _csv([[*REJECT_COLUMNS, *(rejected_by.header or [])]])
-    page = await _rejects(database, rejected_by, after_line=0)
+    header = [*REJECT_COLUMNS, *(rejected_by.header or [])]
+    yield _csv([header])
+    rows = _rows_at_once(len(header))
+    page = await _rejects(database, rejected_by, after_line=0, limit=rows)
     while page:
-        yield _csv(_reject_cells(reject) for reject in page)
-        page = await _rejects(database, rejected_by, after_line=page[-1].line)
+        yield await asyncio.to_thread(_csv, map(_reject_cells, page))
+        page = await _rejects(database, rejected_by, after_line=page[-1].line, limit=rows)
+
+
+def _rows_at_once(columns: int) -> int:
+    return min(ROWS_AT_ONCE, CELLS_AT_ONCE // columns + 1)
 
 
 async def _contacts(
@@ -71,12 +94,12 @@ async def _contacts(
 
 
 async def _rejects(
-    database: Database, rejected_by: ContactImport, *, after_line: int
+    database: Database, rejected_by: ContactImport, *, after_line: int, limit: int
 ) -> Sequence[ImportReject]:
     tenant_id = rejected_by.tenant_id
     async with database.read(tenant_id) as session:
         return await list_rejects(
-            session, tenant_id, rejected_by.id, after_line=after_line, limit=ROWS_AT_ONCE
+            session, tenant_id, rejected_by.id, after_line=after_line, limit=limit
         )
 
 
