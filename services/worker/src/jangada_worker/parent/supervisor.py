@@ -65,6 +65,13 @@ class Supervisor:
     async def run(self) -> None:
         """Run the children until the stop, then drain them."""
         settings = self._settings
+        pool_size = self._runtime.settings.database.pool_size
+        if settings.slots > pool_size:
+            log.warning(
+                "more slots than pooled connections: handlers may wait for one",
+                slots=settings.slots,
+                pool_size=pool_size,
+            )
         with management(
             settings.management_host, settings.management_port, self._health, self._registry
         ) as url:
