@@ -5,7 +5,7 @@ whatever its letters' case. The result is a fixed point: normalising it again gi
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import email_validator
@@ -29,17 +29,28 @@ def _checked(text: str) -> str:
     return email_validator.validate_email(text, check_deliverability=False).normalized.lower()
 
 
-def _plain_pattern(special_names: Iterable[str]) -> re.Pattern[str]:
+def _plain_pattern(special_names: Iterable[str]) -> str:
     atom = r"[a-z0-9_!#$%&'*+\-/=?^`{|}~]++"
     label = r"(?!..--)[a-z0-9]++(?:-++[a-z0-9]++)*+"
     # The length also bounds every label to 63 octets and the local part to 64.
-    shape = rf"(?=.{{6,64}}\Z){atom}(?:\.{atom})*+@(?:{label}\.)++[a-z]{{2,}}"
+    shape = rf"^(?=.{{6,64}}$){atom}(?:\.{atom})*+@(?:{label}\.)++[a-z]{{2,}}"
     reserved = "".join(rf"(?<![.@]{re.escape(name)})" for name in special_names)
-    return re.compile(rf"{shape}\Z{reserved}")
+    return rf"{shape}${reserved}"
 
 
-is_plain_email: Final = _plain_pattern(email_validator.SPECIAL_USE_DOMAIN_NAMES).match
+_PLAIN: Final = _plain_pattern(email_validator.SPECIAL_USE_DOMAIN_NAMES)
+_PLAIN_LINES: Final = re.compile(_PLAIN, re.MULTILINE)
+
+is_plain_email: Final = re.compile(_PLAIN).fullmatch
 """Matches lower-case addresses that are their own normal form, without asking email-validator.
 
 A match is a proof, no match says nothing. A property test holds it to `normalize_email`.
 """
+
+
+def unclear_emails(column: Sequence[str]) -> list[int]:
+    """The rows whose cell is neither empty nor a match of `is_plain_email`."""
+    left = _PLAIN_LINES.sub("", "\n".join(column)).split("\n")
+    if len(left) != len(column):
+        return [index for index, cell in enumerate(column) if cell and not is_plain_email(cell)]
+    return [index for index, cell in enumerate(left) if cell]

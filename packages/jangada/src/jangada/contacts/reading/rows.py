@@ -7,12 +7,11 @@ leaves open are looked at one by one. What comes out is text for COPY, a whole b
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import Final
 
 import orjson
 
-from jangada.contacts.emails import is_plain_email, normalize_email
+from jangada.contacts.emails import normalize_email, unclear_emails
 from jangada.contacts.phones import normalize_phone, phone_plan
 from jangada.contacts.reading.cells import (
     Column,
@@ -150,13 +149,11 @@ class RowChecker:
     def _emails(self, work: _Work) -> Column:
         cells = self._first_values(work, Field.EMAIL)
         emails = [*map(str.lower, cells)]
-        # Lower case can turn other letters into ASCII (the Kelvin sign), hence the second question.
-        unsure = [
-            index
-            for index, (email, cell) in enumerate(zip(emails, cells, strict=True))
-            if cell and not (is_plain_email(email) and cell.isascii())
-        ]
-        for index in work.sound(unsure):
+        unclear = {*unclear_emails(emails)}
+        if not "".join(cells).isascii():
+            # Lower case can turn other letters into ASCII (the Kelvin sign).
+            unclear |= {index for index, cell in enumerate(cells) if not cell.isascii()}
+        for index in work.sound(unclear):
             emails[index] = normalize_email(cells[index]) or ""
             if not emails[index]:
                 work.fault(index, self._origin(work, index, Field.EMAIL), Reason.INVALID_EMAIL)
@@ -253,11 +250,9 @@ class RowChecker:
 
 
 def _sorted_out(work: _Work, blank: set[int], columns: list[Column]) -> Checked:
-    bad = work.faults.keys() | blank
-    if bad:
-        good = [index not in bad for index in range(len(work.rows))]
-        columns = [[*compress(column, good)] for column in columns]
     lines = [*map("\t".join, zip(*columns, strict=True))]
+    for index in sorted(work.faults.keys() | blank, reverse=True):
+        del lines[index]
     rejects = [
         Reject(work.lines[index], column, reason, work.rows[index])
         for index, (column, reason) in sorted(work.faults.items())
