@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -24,7 +25,15 @@ import jangada_api.commands
 from jangada.config import Settings
 from jangada.db import Database
 from jangada.testing import MASTER_KEY
-from jangada_api.server import PortInUse, Sockets, announce, listen, open_sockets, url_of
+from jangada_api.server import (
+    PortInUse,
+    Sockets,
+    allow_files,
+    announce,
+    listen,
+    open_sockets,
+    url_of,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
@@ -217,6 +226,82 @@ async def test_a_second_signal_insists(process: Process) -> None:
                 break
         code, _ = process.stop()
     assert code == 0
+
+
+@contextlib.contextmanager
+def connection(url: str) -> Iterator[socket.socket]:
+    host, port = url.split("//")[1].split(":")
+    with socket.create_connection((host, int(port)), timeout=WAIT_SECONDS) as connection:
+        yield connection
+
+
+def answered(connection: socket.socket) -> bytes:
+    """All that comes until the server ends the connection."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+async def test_both_ports_bound_their_connections(settings: Settings) -> None:
+    process = Process(settings, JANGADA_API__MAX_CONNECTIONS="1")
+    try:
+        for url in process.urls.values():
+            with connection(url) as first:
+                first.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert first.recv(1000).startswith(b"HTTP/1.1 404 ")
+                with connection(url) as second:
+                    assert answered(second).startswith(b"HTTP/1.1 503 ")
+    finally:
+        code, _ = process.stop()
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        b"",
+        b"a",
+        b"GET /v1/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n",
+    ],
+)
+async def test_who_is_refused_before_the_body_gets_one_answer(
+    process: Process, after: bytes
+) -> None:
+    with connection(process.urls["api_url"]) as client:
+        client.sendall(
+            b"POST /v1/contacts/imports HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+            b"Content-Length: 54\r\nExpect: 100-continue\r\n\r\n"
+        )
+        head = client.recv(1000)
+        client.sendall(after)
+        answer = head + answered(client)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nconnection: close\r\n" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_credentials_in_trailers_are_nobody_s(process: Process) -> None:
+    async with to(process.urls["api_url"]) as signed_in:
+        await sign_up(signed_in)
+        token = signed_in.headers["Authorization"]
+    with connection(process.urls["api_url"]) as client:
+        client.sendall(
+            b"POST /v1/contacts HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b'1b\r\n{"email":"ana@example.com"}\r\n0\r\n'
+            b"Authorization: " + token.encode() + b"\r\n\r\n"
+        )
+        assert answered(client).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_as_many_files_may_be_open_as_connections_need() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        allow_files(300)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, before[1])
+        allow_files(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_a_port_in_use_is_said_and_the_exit_code_is_1(settings: Settings) -> None:

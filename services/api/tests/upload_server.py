@@ -15,6 +15,7 @@ from jangada.files.uploads import receive
 from jangada.telemetry import configure_logging
 from jangada_api.app import create_app
 from jangada_api.deps import PrincipalDep, RuntimeDep
+from jangada_api.protocol import BoundedProtocol
 from jangada_api.uploads import IncomingDep
 
 LEASE = timedelta(seconds=1)
@@ -53,7 +54,13 @@ def serve() -> None:
     configure_logging(settings.telemetry, "jangada-api")
     app = create_app(settings)
     app.include_router(router)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
     Announced(config).run([socket.create_server(("127.0.0.1", 0))])
 
 

@@ -290,6 +290,13 @@ class ApiSettings(Section):
         ge=1024,
         description="Largest request body, but for uploads, which have their own limit.",
     )
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        description="Connections that one process has open at once on each of its ports; more are "
+        "answered 503. Raise it where many clients keep connections; each needs a file (`ulimit "
+        "-n`) and, while it sends, up to 64 KiB.",
+    )
     shutdown_timeout: Duration = Field(
         timedelta(seconds=20), description="How long open requests may go on after SIGTERM."
     )

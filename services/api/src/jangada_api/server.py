@@ -1,6 +1,7 @@
 """Serving: the public application and the management port in one process, on one event loop.
 
 - The sockets are ours: bound before anything else, so that a port in use is said at once.
+- A process has a bounded number of connections on each port, and may open the files for them.
 - The management port answers while the API starts and until it has stopped.
 - SIGTERM or Ctrl-C: not ready from that moment, streams end, open requests may finish within the
   configured time; a second signal ends them.
@@ -9,13 +10,15 @@
 import asyncio
 import contextlib
 import math
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, override
+from typing import Any, Final, cast, override
 
 import uvicorn
 import uvloop
@@ -27,13 +30,15 @@ from jangada.errors import Conflict
 from jangada.telemetry import get_logger, tracing
 from jangada_api.app import create_app
 from jangada_api.management import create_management
-from jangada_api.protocol import BoundedProtocol
+from jangada_api.protocol import BoundedProtocol, ConnectionLimit
 
 log = get_logger(__name__)
 
 SERVICE: Final = "jangada-api"
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the idle time of usual load balancers, or they would reuse a closed connection."""
+OTHER_FILES: Final = 512
+"""Files that a process has open besides its clients' connections, at most."""
 
 
 class PortInUse(Conflict):
@@ -95,19 +100,32 @@ def announce(sockets: Sockets) -> None:
 
 def run(settings: Settings, sockets: Sockets, *, ready: Callable[[Sockets], None]) -> None:
     """Serve until a signal; `ready` is called once both ports serve."""
+    allow_files(2 * settings.api.max_connections + OTHER_FILES)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, sockets, ready=ready))
+
+
+def allow_files(wanted: int) -> None:
+    """Raise the soft limit on open files, often 1,024, as far as it is wanted and allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("fewer files may be opened than are needed", wanted=wanted, allowed=allowed)
 
 
 async def serve(settings: Settings, sockets: Sockets, *, ready: Callable[[Sockets], None]) -> None:
     """As `run`, on the running loop."""
     with tracing(settings.telemetry, SERVICE) as tracer, _signals() as stop:
         api = create_app(settings, tracer=tracer)
-        grace = settings.api.shutdown_timeout.total_seconds()
+        grace, most = settings.api.shutdown_timeout.total_seconds(), settings.api.max_connections
+        management = _configuration(create_management(api), grace=1, max_connections=most)
+        public = _configuration(api, grace=grace, max_connections=most)
         async with (
-            _serving(create_management(api), sockets.management, stop, grace=1),
+            _serving(management, sockets.management, stop),
             api.router.lifespan_context(api),
-            _serving(api, sockets.public, stop, grace=grace),
+            _serving(public, sockets.public, stop),
         ):
             ready(sockets)
             await stop.asked.wait()
@@ -159,13 +177,13 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def _serving(
-    app: ASGIApp, listening: socket.socket, stop: Stop, *, grace: float
+    configuration: uvicorn.Config, listening: socket.socket, stop: Stop
 ) -> AsyncIterator[None]:
-    """Serve inside the block; at its end open requests have `grace` seconds, or until insistence.
+    """Serve inside the block; at its end open requests have their grace, or until insistence.
 
     A server that ends by itself is a wish to stop.
     """
-    server = _Server(_configuration(app, grace))
+    server = _Server(configuration)
     task = asyncio.create_task(server.serve([listening]))
     task.add_done_callback(lambda _: stop.asked.set())
     insistence = asyncio.create_task(_force(server, stop))
@@ -190,10 +208,10 @@ async def _first_of(*waits: Coroutine[None, None, object]) -> None:
         task.cancel()
 
 
-def _configuration(app: ASGIApp, grace: float) -> uvicorn.Config:
+def _configuration(app: ASGIApp, *, grace: float, max_connections: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=cast(Any, partial(BoundedProtocol, limit=ConnectionLimit(max_connections))),
         ws="none",
         lifespan="off",
         interface="asgi3",
