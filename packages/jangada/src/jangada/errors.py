@@ -38,6 +38,8 @@ class JangadaError(Exception):
     """The root of all expected errors: `detail` is safe to show, and never holds a secret."""
 
     code: ClassVar[str]
+    quotes_content: ClassVar[bool] = False
+    """Whether `detail` quotes a file or text of the user: it is then for them, never for a log."""
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from psycopg import errors as postgresql
 from pydantic import BaseModel, EmailStr, SecretStr, ValidationError
 
+from jangada.contacts.errors import UnknownMapping
 from jangada.errors import NotFound
 from jangada.telemetry.redaction import (
     MASK,
@@ -194,6 +195,7 @@ class Malformed(postgresql.InvalidTextRepresentation):
         (redis.exceptions.ConnectionError("refused"), "refused"),
         (redis.exceptions.ResponseError("args: 'canary'"), WITHHELD),
         (NotFound("No contact canary@example.org."), f"[resource.not_found] No contact {MASK}"),
+        (UnknownMapping("No column 'canary'."), f"[import_file.unknown_mapping] {WITHHELD}"),
         (Violation("x DETAIL: canary"), "[23505] duplicate key value"),
         (Violation("x DETAIL: canary"), "constraint=uq_users_email table=users"),
         (Malformed('invalid input: "canary"'), "[22P02]"),

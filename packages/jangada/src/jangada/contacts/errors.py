@@ -17,6 +17,7 @@ class UnreadableFile(Invalid):
     """The file as a whole can't be imported. `detail` says where and what to do."""
 
     code = "import_file.unreadable"
+    quotes_content = True
 
 
 class EmptyFile(UnreadableFile):

@@ -212,7 +212,7 @@ _MESSAGES: tuple[tuple[frozenset[str], Callable[[BaseException], str]], ...] = (
 def _message(error: BaseException) -> str:
     """What may be said of an exception beside its type."""
     if isinstance(error, JangadaError):
-        return f"[{error.code}] {scrub(error.detail)}"
+        return f"[{error.code}] {WITHHELD if error.quotes_content else scrub(error.detail)}"
     if isinstance(error, ValidationError):
         return _validation(error)
     for names, say in _MESSAGES:
