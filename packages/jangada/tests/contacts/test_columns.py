@@ -1,12 +1,14 @@
 """Which column of a file is which field of a contact."""
 
+from cProfile import Profile
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jangada.contacts.errors import NoHeader, TooManyColumns, UnknownMapping
 from jangada.contacts.exporting import _header_of
-from jangada.contacts.reading.columns import Field, Layout, build_layout, recognized
+from jangada.contacts.reading.columns import Field, Layout, build_layout, recognized, simplified
 from jangada.contacts.reading.dialects import declared_delimiter, detect_delimiter
 from jangada.contacts.texts import clean, neutralize
 
@@ -163,6 +165,31 @@ def test_a_mapping_of_an_absent_column_names_it() -> None:
     with pytest.raises(UnknownMapping, match="'Fax'") as raised:
         layout("email,phone", Fax=Field.PHONE)
     assert [fault.pointer for fault in raised.value.errors] == ["?mapping"]
+
+
+def test_a_mapping_of_many_absent_columns_quotes_some() -> None:
+    header = ["email", *(f"x{number}" * 1_000 for number in range(49))]
+    mapping = dict.fromkeys((f"é{number}" * 1_000 for number in range(50)), Field.PHONE)
+    with pytest.raises(UnknownMapping, match="and 30 more") as raised:
+        build_layout(header, mapping, max_columns=50)
+    assert len(raised.value.detail) < 4_000
+    assert len(raised.value.errors) == 20
+
+
+def test_a_mapping_names_no_more_columns_than_a_file_has() -> None:
+    with pytest.raises(UnknownMapping, match="than the 50 allowed"):
+        layout("email", **{f"x{number}": None for number in range(51)})
+
+
+def test_the_columns_of_a_file_are_looked_at_once_for_all_of_a_mapping() -> None:
+    """Each name with each column would take half a minute."""
+    header = ["email", *(f"Ação {number}" for number in range(499))]
+    mapping = {f"ação {number}": Field.ATTRIBUTE for number in range(499)}
+    profile = Profile()
+    found = profile.runcall(build_layout, header, mapping, max_columns=500)
+    assert len(found.attributes) == 499
+    calls = {entry.code: entry.callcount for entry in profile.getstats()}
+    assert calls[simplified.__code__] < 5 * len(header)
 
 
 @pytest.mark.parametrize("header", ["Ana,ana@example.com", "name,company", "", "a;email"])

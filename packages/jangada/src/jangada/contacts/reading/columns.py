@@ -8,7 +8,7 @@ filled counts, and the others are kept as attributes.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate, chain, count
@@ -23,6 +23,10 @@ ATTRIBUTE_PREFIX: Final = "attributes."
 
 REJECT_COLUMNS: Final = ("_line", "_column", "_reason")
 """The columns that a reject file has in front; ignored when it is imported again."""
+
+QUOTED_NAMES: Final = 20
+QUOTED_CHARS: Final = 60
+"""How many names an error quotes, and how much of each."""
 
 
 class Field(StrEnum):
@@ -133,6 +137,8 @@ def build_layout(
     """What each column of a header is. Raises `NoHeader`, `TooManyColumns`, `UnknownMapping`."""
     if len(cells) > max_columns:
         raise TooManyColumns(f"The file has {len(cells)} columns; {max_columns} are allowed.")
+    if len(mapping or ()) > max_columns:
+        raise UnknownMapping(f"The mapping names more columns than the {max_columns} allowed.")
     header = tuple(map(clean, cells))
     chosen = _assigned(header, mapping or {})
     fields = {field: tuple(_ranked(header, chosen, field)) for field in _VALUES if field in chosen}
@@ -162,28 +168,38 @@ def _assigned(header: Sequence[str], mapping: Mapping[str, Field | None]) -> lis
 
 
 def _resolved(header: Sequence[str], mapping: Mapping[str, Field | None]) -> dict[int, Field]:
+    exact = _places(header)
+    alike = _places(map(simplified, header)) if mapping.keys() - exact.keys() else {}
     resolved: dict[int, Field] = {}
     missing = []
     for name, field in mapping.items():
-        columns = list(_named(header, name))
+        columns = exact.get(clean(name)) or alike.get(simplified(name), ())
         resolved |= dict.fromkeys(columns, field or Field.IGNORE)
         missing += [] if columns else [name]
     if missing:
         raise UnknownMapping(
-            f"The file has no column {', '.join(map(repr, missing))}. "
-            f"Its columns are {', '.join(map(repr, header))}.",
+            f"The file has no column {_quoted(missing)}. Its columns are {_quoted(header)}.",
             errors=[
-                FieldError("?mapping", UnknownMapping.code, f"no column {name!r}")
-                for name in missing
+                FieldError("?mapping", UnknownMapping.code, f"no column {_quoted([name])}")
+                for name in missing[:QUOTED_NAMES]
             ],
         )
     return resolved
 
 
-def _named(header: Sequence[str], name: str) -> Iterator[int]:
-    exact = [i for i, cell in enumerate(header) if cell == clean(name)]
-    alike = [i for i, cell in enumerate(header) if simplified(cell) == simplified(name)]
-    yield from exact or alike
+def _places(names: Iterable[str]) -> dict[str, list[int]]:
+    """Where each of the names stands."""
+    places: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        places.setdefault(name, []).append(index)
+    return places
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """The names for an error, as many and as much of each as can be read."""
+    shown = [repr(name[:QUOTED_CHARS]) for name in names[:QUOTED_NAMES]]
+    more = len(names) - len(shown)
+    return ", ".join([*shown, *([f"and {more:,} more"] if more else [])])
 
 
 def _ranked(header: Sequence[str], chosen: Iterable[Field], field: Field) -> list[int]:
