@@ -1,13 +1,18 @@
 """Which encoding a file has, and where it stops being text."""
 
 import codecs
+import encodings
+import tracemalloc
 from collections.abc import Iterable
+from contextlib import suppress
+from pkgutil import iter_modules
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jangada.contacts.errors import EmptyFile, NotText, NulByte, Undecodable, UnknownEncoding
+from jangada.contacts.reading import decoding
 from jangada.contacts.reading.decoding import Decoder, known_encoding, split_head
 from jangada.contacts.reading.records import LineSplitter
 
@@ -146,7 +151,34 @@ def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [("Windows-1252", "cp1252"), ("UTF8", "utf-8"), ("iso-8859-15", "iso8859-15")],
+    [
+        ("Windows-1252", "cp1252"),
+        ("UTF8", "utf-8"),
+        ("iso-8859-15", "iso8859-15"),
+        ("utf-8-sig", "utf-8-sig"),
+        ("KOI8-U", "koi8-u"),
+    ],
 )
 def test_encodings_have_many_names(name: str, known: str) -> None:
     assert known_encoding(name) == known
+
+
+def test_every_encoding_of_text_that_python_has_is_known() -> None:
+    for module in iter_modules(encodings.__path__):
+        with suppress(LookupError):
+            found = codecs.lookup(module.name).name
+            if found.startswith(decoding._ENCODINGS):
+                assert known_encoding(module.name) == found
+
+
+def test_names_of_no_encoding_are_not_kept() -> None:
+    """Python keeps each name that it was ever asked for, known or not."""
+    tracemalloc.start()
+    try:
+        for number in range(2_000):
+            with pytest.raises(UnknownEncoding):
+                known_encoding(f"x{number:_<1000}")
+            assert known_encoding("utf" + "-" * number + "8") == "utf-8"
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()

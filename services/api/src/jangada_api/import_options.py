@@ -14,7 +14,7 @@ from jangada.contacts.errors import (
 )
 from jangada.contacts.phones import is_region
 from jangada.contacts.reading.columns import Field
-from jangada.contacts.reading.decoding import known_encoding
+from jangada.contacts.reading.decoding import MAX_ENCODING_CHARS, known_encoding
 from jangada.contacts.schemas import Delimiter, ImportOptions, OnConflict
 from jangada.errors import FieldError
 from jangada_api.state import RuntimeDep
@@ -47,7 +47,10 @@ def get_import_options(
     ] = None,
     encoding: Annotated[
         str | None,
-        Query(description="Such as `utf-8` or `windows-1252`. Default: what the file shows."),
+        Query(
+            max_length=MAX_ENCODING_CHARS,
+            description="Such as `utf-8` or `windows-1252`. Default: what the file shows.",
+        ),
     ] = None,
     mapping: Annotated[
         str | None,

@@ -173,7 +173,7 @@ def _resolved(header: Sequence[str], mapping: Mapping[str, Field | None]) -> dic
     resolved: dict[int, Field] = {}
     missing = []
     for name, field in mapping.items():
-        columns = exact.get(clean(name)) or alike.get(simplified(name), ())
+        columns = exact.get(clean(name)) or alike.get(simplified(name), [])
         resolved |= dict.fromkeys(columns, field or Field.IGNORE)
         missing += [] if columns else [name]
     if missing:

@@ -7,7 +7,9 @@ file is read once only, and an accent in its last line is found as well as one i
 """
 
 import codecs
+import encodings
 from collections.abc import Iterable, Iterator
+from encodings.aliases import aliases
 from typing import Final
 
 import charset_normalizer
@@ -37,6 +39,16 @@ _ENCODINGS: Final = (
     *("utf-8", "utf-16", "utf-32", "ascii", "cp", "iso8859", "mac-", "koi8", "tis-620"),
     *("shift_jis", "euc_", "iso2022", "gb", "big5", "hz", "johab"),
 )
+_SPELLINGS: Final = frozenset(
+    {
+        *aliases,
+        *aliases.values(),
+        *("utf_8_sig", "cp720", "cp737", "cp856", "cp874", "cp875", "cp1006", "koi8_t", "koi8_u"),
+        *("mac_arabic", "mac_croatian", "mac_farsi", "mac_romanian"),
+    }
+)
+"""What Python is asked for: it remembers every other name that it is asked for, for good."""
+MAX_ENCODING_CHARS: Final = 40
 _MOSTLY: Final = 0.6
 
 
@@ -70,9 +82,12 @@ def refuse_binary(head: bytes) -> None:
 
 def known_encoding(name: str) -> str:
     """Python's name of a text encoding. Raises `UnknownEncoding`."""
+    plain = encodings.normalize_encoding(name).lower() if name.isascii() else ""
+    if plain not in _SPELLINGS:
+        raise UnknownEncoding(f"There is no encoding called {name[:MAX_ENCODING_CHARS]!r}.")
     try:
-        found = codecs.lookup(name).name
-    except (LookupError, ValueError) as error:
+        found = codecs.lookup(plain).name
+    except LookupError as error:  # of another operating system
         raise UnknownEncoding(f"There is no encoding called {name!r}.") from error
     if not found.startswith(_ENCODINGS):
         raise UnknownEncoding(f"{name!r} is no encoding of text files.")
