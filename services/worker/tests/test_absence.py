@@ -15,11 +15,12 @@ from jangada.jobs.models import JobState
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run
+from jangada.testing import TEMPLATE
 
 if TYPE_CHECKING:
     from conftest import Program, Raft
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 
 @pytest.fixture
@@ -29,12 +30,12 @@ def own_valkey(servers_folder: Path) -> Iterator[EmbeddedValkey]:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_postgres(servers_folder: Path) -> Iterator[EmbeddedPostgres]:
-    """One that the test may stop."""
+    """One that these tests may stop."""
     with EmbeddedPostgres(servers_folder / new_id().hex[-8:]) as server:
-        server.create_database("jobs")
-        run.upgrade(DatabaseSettings(url=SecretStr(server.database_url("jobs"))))
+        server.create_database(TEMPLATE)
+        run.upgrade(DatabaseSettings(url=SecretStr(server.database_url(TEMPLATE))))
         yield server
 
 
@@ -42,12 +43,14 @@ def own_postgres(servers_folder: Path) -> Iterator[EmbeddedPostgres]:
 def settings(
     settings: Settings, own_valkey: EmbeddedValkey, own_postgres: EmbeddedPostgres
 ) -> Settings:
+    name = f"test_{new_id().hex}"
+    own_postgres.create_database(name, template=TEMPLATE)
     return settings.model_copy(
         update={
             "valkey": ValkeySettings(
                 url=SecretStr(own_valkey.url), command_timeout=timedelta(milliseconds=500)
             ),
-            "database": DatabaseSettings(url=SecretStr(own_postgres.database_url("jobs"))),
+            "database": DatabaseSettings(url=SecretStr(own_postgres.database_url(name))),
         }
     )
 

@@ -13,7 +13,7 @@ from jangada.jobs.models import JobState
 if TYPE_CHECKING:
     from conftest import Program, Raft
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 SEVERAL_LEASES = timedelta(seconds=3)
 

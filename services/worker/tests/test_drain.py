@@ -12,7 +12,7 @@ from jangada_queue.statistics import queue_stats
 if TYPE_CHECKING:
     from conftest import Raft
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 
 async def left_workers(raft: "Raft") -> int:

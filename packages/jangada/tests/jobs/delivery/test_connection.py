@@ -8,7 +8,12 @@ from pydantic import SecretStr
 
 from jangada.config import DatabaseSettings
 from jangada.db import Database, DatabaseBusy, DatabaseUnavailable
-from jangada.jobs.delivery.connection import Connection, DirectConnection
+from jangada.jobs.delivery.connection import (
+    LONGEST_IDLE,
+    Connection,
+    DirectConnection,
+    indexed_scope,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -78,3 +83,19 @@ async def test_an_absent_server_is_unavailable() -> None:
         await direct.run(backend)
     await direct.close()
     await database.close()
+
+
+async def test_a_process_that_freezes_in_a_transaction_keeps_no_locks_for_ever(
+    database: Database,
+) -> None:
+    async with database.direct() as connection:
+        async with indexed_scope(connection, "test"):
+            inside = await show(connection)
+        assert (inside, await show(connection)) == (f"{LONGEST_IDLE.seconds}s", "0")
+
+
+async def show(connection: Connection) -> str:
+    cursor = await connection.execute("SHOW idle_in_transaction_session_timeout")
+    row = await cursor.fetchone()
+    assert row is not None
+    return str(row[0])

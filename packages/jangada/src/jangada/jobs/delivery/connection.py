@@ -23,13 +23,31 @@ _FOLLOW_INDEXES: Final[LiteralString] = """
         set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)
 """
 
+_BRIEFLY: Final[LiteralString] = (
+    "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
+)
+
+LONGEST_IDLE: Final = timedelta(seconds=5)
+"""How long a process may do nothing inside a transaction of delivery before PostgreSQL ends it.
+
+Longer than a round waits for Valkey. A frozen process would keep its locks for as long as it is
+frozen: a queue without a dispatcher, jobs that nobody can start.
+"""
+
 
 @asynccontextmanager
 async def indexed_scope(connection: Connection, reason: str) -> AsyncIterator[None]:
     """System scope for statements that walk the indexes of jobs, whatever statistics say."""
     async with system_scope(connection, reason):
+        await be_brief(connection)
         await connection.execute(_FOLLOW_INDEXES)
         yield
+
+
+async def be_brief(connection: Connection) -> None:
+    """Have PostgreSQL end the present transaction should this process freeze in it."""
+    milliseconds = str(int(LONGEST_IDLE.total_seconds() * 1000))
+    await connection.execute(_BRIEFLY, (milliseconds,))
 
 
 class DirectConnection:
