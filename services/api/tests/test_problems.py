@@ -25,6 +25,7 @@ from jangada.errors import (
     Unavailable,
 )
 from jangada_api import problems
+from jangada_api.deps import RuntimeDep
 from jangada_api.openapi import ProblemDocument
 from jangada_queue.errors import QueueUnavailable
 
@@ -85,6 +86,7 @@ EXAMPLES: list[tuple[Exception, int, str, dict[str, str]]] = [
     ),
     (integrity(psycopg.errors.UniqueViolation), 409, "resource.conflict", {}),
     (integrity(psycopg.errors.ForeignKeyViolation), 409, "resource.conflict", {}),
+    (operational(psycopg.errors.CharacterNotInRepertoire), 422, "request.invalid", {}),
     (integrity(psycopg.errors.NotNullViolation), 500, "internal.error", {}),
     (operational(psycopg.errors.DeadlockDetected), 409, "resource.concurrent_change", {}),
     (operational(psycopg.errors.AdminShutdown), 503, "database.unavailable", {"retry-after": "5"}),
@@ -237,3 +239,33 @@ async def test_a_full_pool_is_503(settings: Settings) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_status(kind: type[JangadaError]) -> None:
     assert problems.status_of(kind) in problems.ANSWERS or kind is Conflict
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/v1/contacts?{name}=%00" for name in ("q", "email", "phone", "company")),
+        "/v1/contacts:export?company=a%00b",
+        *(f"/v1/jobs?{name}=%00" for name in ("kind", "queue")),
+        "/v1/jobs?kind=" + "x" * 5000,
+    ],
+)
+async def test_a_filter_that_cannot_be_compared_with_is_invalid(
+    caller: httpx.AsyncClient, path: str
+) -> None:
+    found = problem_of(await caller.get(path))
+    assert (found["status"], found["code"]) == (422, "request.invalid")
+    assert found["errors"][0]["pointer"] == "?" + path.partition("?")[2].partition("=")[0]
+
+
+async def test_a_nul_that_no_check_saw_is_invalid(app: FastAPI, client: httpx.AsyncClient) -> None:
+    router = APIRouter()
+
+    @router.get("/test/nul")
+    async def nul(runtime: RuntimeDep) -> None:
+        async with runtime.database.system_transaction("test") as session:
+            await session.execute(sqlalchemy.text("SELECT :value"), {"value": "a\0b"})
+
+    app.include_router(router)
+    found = problem_of(await client.get("/test/nul"))
+    assert (found["status"], found["code"]) == (422, "request.invalid")

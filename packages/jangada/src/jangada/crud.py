@@ -12,11 +12,11 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, StringConstraints
 from sqlalchemy import Select, and_, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -27,6 +27,16 @@ from jangada.errors import FieldError, Invalid, NotFound
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 100
 _MAC_BYTES: Final = 16
+
+
+def _comparable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain NUL characters")
+    return text
+
+
+type FilterText = Annotated[str, StringConstraints(max_length=320), AfterValidator(_comparable)]
+"""What a list is filtered by. PostgreSQL stores no NUL, and refuses to compare with one."""
 
 
 class InvalidCursor(Invalid):

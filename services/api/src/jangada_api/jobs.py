@@ -17,6 +17,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from jangada.crud import FilterText
 from jangada.errors import Unauthenticated, Unavailable
 from jangada.jobs import service
 from jangada.jobs.delivery.progress import latest_progress
@@ -98,8 +99,8 @@ class JobQuery(JobFilter):
     """Which jobs to list."""
 
     state: JobState | None = Field(None, description="Only jobs in this state.")
-    kind: str | None = Field(None, description="Only jobs of this kind.")
-    queue: str | None = Field(None, description="Only jobs of this queue.")
+    kind: FilterText | None = Field(None, description="Only jobs of this kind.")
+    queue: FilterText | None = Field(None, description="Only jobs of this queue.")
 
 
 def read_job(job: Job, progress: Progress | None) -> JobOut:

@@ -217,6 +217,7 @@ def from_http(error: HTTPException) -> Response:
     return problem(error.status_code, known.code, detail, headers=error.headers)
 
 
+_UNSTORABLE_STATES: Final = frozenset({"22021", "22P05"})
 _TRY_AGAIN_STATES: Final = frozenset({"40001", "40P01"})
 _COLLISION_STATES: Final = frozenset({"23503", "23505", "23P01"})
 
@@ -225,6 +226,8 @@ def _from_database(error: sqlalchemy.exc.SQLAlchemyError | psycopg.Error) -> Jan
     """A database error as an error of the domain, where it is not a fault of ours."""
     original = getattr(error, "orig", error)
     state = getattr(original, "sqlstate", None)
+    if state in _UNSTORABLE_STATES or _has_nul(original):
+        return Invalid("It holds characters that cannot be stored.")
     if state in _COLLISION_STATES:
         return Conflict("It collides with what is there already.")
     if state in _TRY_AGAIN_STATES:
@@ -232,6 +235,11 @@ def _from_database(error: sqlalchemy.exc.SQLAlchemyError | psycopg.Error) -> Jan
     if isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.TimeoutError | psycopg.Error):
         return translate(error)
     return None
+
+
+def _has_nul(error: object) -> bool:
+    """Whether the driver refused a text itself: PostgreSQL has no NUL."""
+    return isinstance(error, psycopg.DataError) and "NUL (0x00)" in str(error)
 
 
 def expected(error: Exception) -> JangadaError | None:

@@ -19,6 +19,7 @@ from jangada.contacts.texts import (
     clean,
     search_key,
 )
+from jangada.crud import FilterText
 from jangada.jobs.schemas import JobArgs
 
 MAX_ATTRIBUTES: Final = 512
@@ -95,15 +96,19 @@ class ContactPatch(BaseModel):
 class ContactFilter(BaseModel):
     """Which contacts a list shows."""
 
-    q: str | None = Field(
+    q: FilterText | None = Field(
         None,
         min_length=1,
         max_length=300,
         description="The beginning of a name, an e-mail address or a phone (in E.164).",
     )
-    email: str | None = Field(None, max_length=320, description="Exactly this e-mail address.")
-    phone: str | None = Field(None, max_length=32, description="Exactly this phone, in E.164.")
-    company: str | None = Field(None, max_length=300, description="Exactly this company.")
+    email: FilterText | None = Field(
+        None, max_length=320, description="Exactly this e-mail address."
+    )
+    phone: FilterText | None = Field(
+        None, max_length=32, description="Exactly this phone, in E.164."
+    )
+    company: FilterText | None = Field(None, max_length=300, description="Exactly this company.")
 
     def __call__(self, scope: Select[Contact]) -> Select[Contact]:
         if self.q is not None:

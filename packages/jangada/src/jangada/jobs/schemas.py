@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Select
 
+from jangada.crud import FilterText
 from jangada.jobs.models import Job, JobState
 
 
@@ -26,8 +27,8 @@ class JobFilter(BaseModel):
     """Which jobs a list shows."""
 
     state: JobState | None = None
-    kind: str | None = None
-    queue: str | None = None
+    kind: FilterText | None = None
+    queue: FilterText | None = None
 
     def __call__(self, scope: Select[Job]) -> Select[Job]:
         if self.state is not None:
