@@ -176,10 +176,15 @@ async def test_a_form_without_a_usable_boundary_is_refused(
         {"Content-Type": "application/json"},
         {},
         {"Content-Type": "text/csv", "Content-Encoding": "gzip"},
+        [
+            ("Content-Type", "text/csv"),
+            ("Content-Encoding", "identity"),
+            ("Content-Encoding", "gzip"),
+        ],
     ],
 )
 async def test_other_media_types_are_refused(
-    caller: httpx.AsyncClient, headers: dict[str, str]
+    caller: httpx.AsyncClient, headers: dict[str, str] | list[tuple[str, str]]
 ) -> None:
     response = await caller.post(PATH, content=CSV, headers=headers)
     assert_problem(response, 415, "request.unsupported_media_type")

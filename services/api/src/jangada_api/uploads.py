@@ -68,7 +68,8 @@ async def incoming_file(
     """The file that the request sends. Raises 413 and 415 (`RequestRefused`), `UploadMalformed`."""
     limits = runtime.settings.storage
     media_type, options = _content_type(request)
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    # All of them: a second header adds a coding, whatever the first one says.
+    if any(coding.lower() != "identity" for coding in request.headers.getlist("content-encoding")):
         raise RequestRefused(415, "Send the body without Content-Encoding.")
     if media_type != FORM and media_type not in RAW_TYPES:
         raise unsupported_media_type(*RAW_TYPES, FORM)
