@@ -330,7 +330,9 @@ class StorageSettings(Section):
         description="Uploads that one tenant may have under way at once, over all API processes.",
     )
     chunk_timeout: Duration = Field(
-        timedelta(seconds=30), description="An upload that sends nothing for so long is ended."
+        timedelta(seconds=30),
+        description="An upload that sends nothing for so long is ended, as is one that the API has "
+        "waited for longer than this and what 8 KiB a second would take.",
     )
 
 
