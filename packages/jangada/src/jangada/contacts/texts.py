@@ -1,8 +1,10 @@
 """Cells: how text is cleaned on its way in and made harmless on its way out.
 
-A cell that begins like a formula is run by spreadsheets when the file is opened. `neutralize` puts
-an apostrophe in front of it, `unguard` takes it off again; together they lose nothing. Phones in
-E.164 and plain numbers begin with a sign too and are left alone: no program runs them.
+A cell that begins like a formula is run by spreadsheets when the file is opened, and so is what
+follows a semicolon, a tab or a line break within a cell: where the decimal sign is a comma, Excel
+cuts our files there. `neutralize` puts an apostrophe in front of such beginnings, `unguard` takes
+it off again; together they lose nothing. Cells that are a phone in E.164 or a plain number begin
+with a sign too and are left alone: no program runs them.
 """
 
 import re
@@ -19,22 +21,25 @@ MAX_MARKS: Final = 30
 """What Unicode's stream-safe text format bears in a row; no language needs more."""
 
 _PERHAPS_MARK: Final = re.compile("[\u0300-\U0010ffff]")
-_FORMULA: Final = re.compile(r"[=+\-@\t\r]")
+_SIGNS: Final = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+_BEGINNING: Final = r"(?:^|(?<=[;|\t\r\n]))"
+_FORMULA: Final = re.compile(rf"{_BEGINNING}(?='*+[{_SIGNS}\t\r\n])")
+_GUARD: Final = re.compile(rf"{_BEGINNING}'(?='*+[{_SIGNS}\t\r\n])")
+_SUSPECT: Final = re.compile(rf"[;|\t\r\n]'*[{_SIGNS}\t\r\n]")
 _PLAIN_NUMBER: Final = re.compile(r"[+\-]?[0-9]+(?:[.,][0-9]+)*")
 _MARKS: Final = re.compile("[\u0300-\u036f]+")
-is_guarded: Final = re.compile(r"'+[=+\-@\t\r]").match
 
 
 def neutralize(text: str) -> str:
     """The text as a cell that no spreadsheet runs."""
-    if is_guarded(text) or (_FORMULA.match(text) and not _PLAIN_NUMBER.fullmatch(text)):
-        return f"'{text}"
-    return text
+    if not (_FORMULA.match(text) or _SUSPECT.search(text)) or _PLAIN_NUMBER.fullmatch(text):
+        return text
+    return _FORMULA.sub("'", text)
 
 
 def unguard(text: str) -> str:
-    """The text without the apostrophe of `neutralize`."""
-    return text[1:] if is_guarded(text) else text
+    """The text without the apostrophes of `neutralize`."""
+    return _GUARD.sub("", text) if "'" in text else text
 
 
 def clean(text: str) -> str:
