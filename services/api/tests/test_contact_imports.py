@@ -306,7 +306,7 @@ async def test_a_spent_quota_is_told_before_a_byte_is_read(
 async def _signed_in(app: FastAPI, person: Person) -> dict[str, str]:
     from jangada_api import testing  # noqa: PLC0415 - its fixture works for one application only
 
-    headers: dict[str, str] = await testing.sign_in.__wrapped__(app)(person)
+    headers: dict[str, str] = await testing.sign_in.__wrapped__(app)(person)  # type: ignore[attr-defined]
     return headers
 
 

@@ -22,7 +22,7 @@ ANA = {
 }
 
 
-async def create(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:  # noqa: ANN401
+async def create(client: httpx.AsyncClient, **values: Any) -> dict[str, Any]:  # noqa: ANN401 - of any field
     answer = await client.post("/v1/contacts", json=values)
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import ConfigDict, SecretStr
-from sqlalchemy import text
+from sqlalchemy import CursorResult, text
 
 from jangada.config import (
     AuthSettings,
@@ -276,7 +276,8 @@ class Raft:
     async def execute(self, statement: str, **values: object) -> list[Any]:
         async with self.runtime.database.system_transaction("test") as session:
             result = await session.execute(text(statement), values)
-            return list(result.all()) if result.returns_rows else []
+            has_rows = isinstance(result, CursorResult) and result.returns_rows
+            return list(result.all()) if has_rows else []
 
     async def signs(self, job: Job, what: str = "started") -> list[tuple[int, int]]:
         """The (attempt, pid) of each sign of the job."""

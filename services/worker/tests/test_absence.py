@@ -18,7 +18,7 @@ from jangada.migrations import run
 from jangada.testing import TEMPLATE
 
 if TYPE_CHECKING:
-    from conftest import Program, Raft
+    from services.worker.tests.conftest import Program, Raft
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 

@@ -15,7 +15,7 @@ from jangada_queue.messages import Offer
 from jangada_queue.workers import flag_drain, unflag_drain
 
 if TYPE_CHECKING:
-    from conftest import Raft
+    from services.worker.tests.conftest import Raft
 
 pytestmark = pytest.mark.anyio
 

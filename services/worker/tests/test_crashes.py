@@ -11,7 +11,7 @@ import pytest
 from jangada.jobs.models import JobState
 
 if TYPE_CHECKING:
-    from conftest import Program, Raft
+    from services.worker.tests.conftest import Program, Raft
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 

@@ -19,7 +19,7 @@ from jangada_worker.metrics import DispatcherMetrics
 from jangada_worker.patience import Stop
 
 if TYPE_CHECKING:
-    from conftest import Raft
+    from services.worker.tests.conftest import Raft
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from jangada.jobs.models import JobState
 from jangada_queue.statistics import queue_stats
 
 if TYPE_CHECKING:
-    from conftest import Raft
+    from services.worker.tests.conftest import Raft
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 

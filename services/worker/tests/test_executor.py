@@ -16,13 +16,13 @@ from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.delivery.grant import GrantedJob
 from jangada.jobs.delivery.policy import completed
 from jangada.jobs.delivery.workers import deregister
-from jangada.jobs.models import Job
+from jangada.jobs.models import Job, JobState
 from jangada_worker.child.endings import EndingWriter
 from jangada_worker.executor import Execution, Interruption, Workshop, execute
 from jangada_worker.link import Observation
 
 if TYPE_CHECKING:
-    from conftest import Raft
+    from services.worker.tests.conftest import Raft
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("rehearsal")]
 
@@ -250,10 +250,10 @@ async def test_what_postgresql_refuses_does_not_hold_up_its_neighbours(raft: "Ra
         counts = await asyncio.gather(
             writer.write(completed(bad, '"\\u0000"')), writer.write(completed(good, '{"a": 1}'))
         )
-    assert counts == [True, True]
+    assert list(counts) == [True, True]
     first, second = await raft.row(bad), await raft.row(good)
-    assert (first.state, first.errors[0]["code"]) == ("discarded", "job.not_storable")
-    assert (second.state, second.result) == ("completed", {"a": 1})
+    assert (first.state, first.errors[0]["code"]) == (JobState.DISCARDED, "job.not_storable")
+    assert (second.state, second.result) == (JobState.COMPLETED, {"a": 1})
 
 
 async def test_endings_wait_for_postgresql(raft: "Raft") -> None:

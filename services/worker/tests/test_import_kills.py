@@ -30,7 +30,7 @@ from jangada.local.postgres import EmbeddedPostgres
 from jangada.testing import make_person
 
 if TYPE_CHECKING:
-    from conftest import Raft
+    from services.worker.tests.conftest import Raft
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -295,6 +295,7 @@ async def assert_exact(raft: "Raft", job: Job, number: int) -> None:
     row = await raft.until_state(job)
     counts, contacts = expected(number)
     assert row.state is JobState.COMPLETED, row.errors
+    assert row.result is not None
     assert {name: row.result[name] for name in COUNTS} == counts
     assert sorted(await contacts_of(raft, job.tenant_id)) == sorted(contacts.items())
     rejects = await raft.execute(

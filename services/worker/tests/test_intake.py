@@ -21,7 +21,7 @@ from jangada_worker.child.intake import Desk, Intake
 from jangada_worker.child.slots import Slots
 
 if TYPE_CHECKING:
-    from conftest import Raft
+    from services.worker.tests.conftest import Raft
 
 pytestmark = pytest.mark.anyio
 
@@ -105,12 +105,12 @@ async def bay(raft: "Raft") -> AsyncIterator[Bay]:
         kinds={"ping"},
         pod="pod",
         lease=LEASE,
-        accept=lambda job, taken: bay.accept(job, taken),  # noqa: PLW0108 - made below
-        running=lambda: bay.job_ids,
+        accept=lambda job, taken: made.accept(job, taken),  # noqa: PLW0108 - made below
+        running=lambda: made.job_ids,
     )
-    bay = Bay(raft, Intake(desk), connection, slots)
-    yield bay
-    await bay.close()
+    made = Bay(raft, Intake(desk), connection, slots)
+    yield made
+    await made.close()
 
 
 async def test_no_more_is_claimed_than_can_start(raft: "Raft", bay: Bay) -> None:

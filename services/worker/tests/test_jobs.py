@@ -14,7 +14,7 @@ from jangada.jobs.models import JobState
 from jangada_queue.signals import Progress
 
 if TYPE_CHECKING:
-    from conftest import Raft
+    from services.worker.tests.conftest import Raft
 
 pytestmark = pytest.mark.anyio
 

@@ -41,10 +41,10 @@ class Importer:
     runtime: Runtime
     tenant_id: UUID
 
-    def options(self, **options: Any) -> ImportOptions:  # noqa: ANN401
+    def options(self, **options: Any) -> ImportOptions:  # noqa: ANN401 - of any field
         return ImportOptions(**{"default_region": "BR", **options})
 
-    async def start(self, content: bytes | str, **options: Any) -> Job:  # noqa: ANN401
+    async def start(self, content: bytes | str, **options: Any) -> Job:  # noqa: ANN401 - of any field
         data = content.encode() if isinstance(content, str) else content
         chosen = self.options(**options)
         async with (
@@ -74,10 +74,10 @@ class Importer:
         assert result is not None
         return result
 
-    async def __call__(self, content: bytes | str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+    async def __call__(self, content: bytes | str, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - of any field
         return await self.run(await self.start(content, **options))
 
-    async def counts(self, content: bytes | str, **options: Any) -> dict[str, int]:  # noqa: ANN401
+    async def counts(self, content: bytes | str, **options: Any) -> dict[str, int]:  # noqa: ANN401 - of any field
         """The counts that aren't 0."""
         statistics = await self(content, **options)
         names = ("inserted", "updated", "unchanged", "skipped", "duplicates", "rejected")

@@ -152,7 +152,7 @@ async def test_importing_an_export_changes_nothing(importer: "Importer") -> None
     ]
     async with importer.runtime.database.transaction(importer.tenant_id) as session:
         for values in contacts:
-            new = ContactCreate(**values)
+            new = ContactCreate.model_validate(values)
             await service.create_contact(session, importer.tenant_id, new, region="BR")
     exported = await export(importer)
     assert await importer.counts(exported) == {"unchanged": len(contacts)}

@@ -16,6 +16,7 @@ from jangada.contacts.errors import (
     NotText,
     NulByte,
     TooManyColumns,
+    TooManyLines,
     UnbalancedQuote,
     Undecodable,
     UnknownMapping,
@@ -452,7 +453,7 @@ async def test_imports_of_one_tenant_at_once_end_as_if_one_after_another(
 
 async def test_limits_are_settings(settings: Settings, importer: "Importer") -> None:
     limits = settings.contacts.model_copy(
-        update={"max_columns": 2, "max_cell_chars": 100, "batch_rows": 10}
+        update={"max_columns": 2, "max_cell_chars": 100, "batch_rows": 10, "max_lines": 100}
     )
     async with open_runtime(settings.model_copy(update={"contacts": limits})) as runtime:
         tight = type(importer)(runtime, importer.tenant_id)
@@ -460,6 +461,8 @@ async def test_limits_are_settings(settings: Settings, importer: "Importer") -> 
         assert counts == {"rejected": 2}
         with pytest.raises(TooManyColumns):
             await tight("email,x,y\na@b.co,,\n")
+        with pytest.raises(TooManyLines, match="more than 100 lines"):
+            await tight("email\na@b.co\n" + "\r" * 100)
 
 
 async def test_regions_are_options(importer: "Importer") -> None:

@@ -95,6 +95,7 @@ def test_every_example_number_is_read_alike_in_every_format(region: str) -> None
 @pytest.mark.parametrize("region", ["BR", "US", "CA", "GB", "DE", "FR", "PT", "ES", "IN", "AU"])
 def test_usual_numbers_take_the_fast_way(region: str) -> None:
     number = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
+    assert number is not None
     for style in FORMATS[:3]:
         text = phonenumbers.format_number(number, style)
         assert fast(text, region)[0] == reference(text, region)

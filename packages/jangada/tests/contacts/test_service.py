@@ -29,21 +29,21 @@ from jangada.tenants.models import Tenant
 from jangada.testing import make_person
 
 if TYPE_CHECKING:
-    from conftest import Importer
+    from packages.jangada.tests.contacts.conftest import Importer
 
 pytestmark = pytest.mark.anyio
 
 PHONE = "+5511987654321"
 
 
-async def create(session: AsyncSession, tenant: Tenant, **values: Any) -> Contact:  # noqa: ANN401
+async def create(session: AsyncSession, tenant: Tenant, **values: Any) -> Contact:  # noqa: ANN401 - of any field
     return await service.create_contact(session, tenant.id, ContactCreate(**values), region="BR")
 
 
 async def change(
     session: AsyncSession,
     contact: Contact,
-    **values: Any,  # noqa: ANN401
+    **values: Any,  # noqa: ANN401 - of any field
 ) -> Contact:
     changes = ContactPatch(**values)
     return await service.update_contact(
@@ -118,10 +118,10 @@ async def test_a_key_is_taken_once(runtime: Runtime, tenant: Tenant) -> None:
         async with runtime.database.transaction(tenant.id) as session:
             with pytest.raises(ContactExists):
                 await create(session, tenant, **values)
-    for values in ({"email": "a@b.co"}, {"email": None}):
+    for address in ("a@b.co", None):
         async with runtime.database.transaction(tenant.id) as session:
             with pytest.raises(ContactExists):
-                await change(session, other, **values)
+                await change(session, other, email=address)
             await create(session, tenant, email=f"{new_id().hex}@b.co")
     async with runtime.database.read(tenant.id) as session:
         kept = await service.get_contact(session, tenant.id, other.id)
@@ -131,9 +131,10 @@ async def test_a_key_is_taken_once(runtime: Runtime, tenant: Tenant) -> None:
 
 async def test_another_tenant_may_have_the_same(runtime: Runtime, tenant: Tenant) -> None:
     other = (await make_person(runtime.database, "Bia")).tenant
-    for each in (tenant, other):
-        async with runtime.database.transaction(each.id) as session:
-            made = await create(session, each, email="a@b.co")
+    async with runtime.database.transaction(tenant.id) as session:
+        await create(session, tenant, email="a@b.co")
+    async with runtime.database.transaction(other.id) as session:
+        made = await create(session, other, email="a@b.co")
     async with runtime.database.transaction(tenant.id) as session:
         for act in (service.get_contact, service.delete_contact):
             with pytest.raises(ContactNotFound):

@@ -1,5 +1,6 @@
 """What a dispatcher learns from PostgreSQL."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,14 @@ from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.models import JobState
 
 if TYPE_CHECKING:
-    from conftest import Bench
+    from packages.jangada.tests.jobs.delivery.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 
 HOUR = timedelta(hours=1)
 
 
-async def available(bench: "Bench", limit: int = 10, **how: object) -> list[Ticket]:
+async def available(bench: "Bench", limit: int = 10, **how: Collection[str]) -> list[Ticket]:
     async with dispatch_round(bench.connection, "default") as held:
         assert held is not None
         return await held.available(limit, **how)

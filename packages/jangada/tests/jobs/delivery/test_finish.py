@@ -13,7 +13,7 @@ from jangada.jobs.models import JobState
 from jangada.jobs.outcomes import Cancel, Discard, Snooze
 
 if TYPE_CHECKING:
-    from conftest import Bench
+    from packages.jangada.tests.jobs.delivery.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 

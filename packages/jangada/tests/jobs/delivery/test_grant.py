@@ -14,7 +14,7 @@ from jangada.jobs.models import JobState
 from jangada_queue.messages import Claim
 
 if TYPE_CHECKING:
-    from conftest import Bench
+    from packages.jangada.tests.jobs.delivery.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 

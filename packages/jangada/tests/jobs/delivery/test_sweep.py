@@ -12,7 +12,7 @@ from jangada.jobs.delivery.workers import beat, bury
 from jangada.jobs.models import JobState
 
 if TYPE_CHECKING:
-    from conftest import Bench
+    from packages.jangada.tests.jobs.delivery.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 
