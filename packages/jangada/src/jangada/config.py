@@ -346,6 +346,12 @@ class ContactsSettings(Section):
     )
     max_columns: int = Field(512, ge=1, description="Columns that an import file may have.")
     max_cell_chars: int = Field(10_000, ge=100, description="Characters that one cell may have.")
+    max_lines: int = Field(
+        5_000_000,
+        ge=100,
+        description="Lines that an import file may have, blank ones too. A row is hardly shorter "
+        "than 20 bytes: raise it along with the upload limit.",
+    )
     batch_rows: int = Field(
         5_000,
         ge=10,

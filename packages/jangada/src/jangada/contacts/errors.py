@@ -3,7 +3,7 @@
     UnreadableFile                the file as a whole can't be imported; nothing is written
     ├── EmptyFile, NotText, NulByte, Undecodable, UnknownEncoding
     ├── NoHeader, TooManyColumns, UnknownMapping, UnknownRegion, UnknownDelimiter
-    └── UnbalancedQuote, RecordTooLong
+    └── UnbalancedQuote, RecordTooLong, TooManyLines
     ContactInvalid, ContactNotFound, ContactExists, TooManyAttributes, ImportNotFound,
     ImportUnderWay
 
@@ -84,6 +84,12 @@ class RecordTooLong(UnreadableFile):
     """One row or cell is longer than any contact is: line ends or quotes are not what they seem."""
 
     code = "import_file.record_too_long"
+
+
+class TooManyLines(UnreadableFile):
+    """The file has more lines than the settings allow."""
+
+    code = "import_file.too_many_lines"
 
 
 class ContactNotFound(NotFound):

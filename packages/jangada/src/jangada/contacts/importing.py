@@ -60,7 +60,7 @@ async def import_contacts(args: ImportContacts, ctx: JobContext) -> None:
 def reading_options(options: ImportOptions, settings: ContactsSettings) -> ReadingOptions:
     return ReadingOptions(
         region=options.default_region,
-        limits=Limits(settings.max_columns, settings.max_cell_chars),
+        limits=Limits(settings.max_columns, settings.max_cell_chars, settings.max_lines),
         delimiter=options.delimiter,
         encoding=options.encoding,
         mapping=options.mapping,

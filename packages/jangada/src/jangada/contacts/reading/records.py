@@ -8,12 +8,19 @@ because the quote that opens it is then never closed.
 import csv
 import io
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Final
 
-from jangada.contacts.errors import NulByte, RecordTooLong, UnbalancedQuote, Undecodable
+from jangada.contacts.errors import (
+    NulByte,
+    RecordTooLong,
+    TooManyLines,
+    UnbalancedQuote,
+    Undecodable,
+)
 from jangada.contacts.reading.decoding import NUL, BrokenText
 
 MAX_RECORD_CHARS: Final = 1_048_576
@@ -37,12 +44,16 @@ class Batch:
 class LineSplitter:
     """Cuts text into lines, and says at which line text that can't be read stands."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_lines: int = sys.maxsize) -> None:
+        self._max_lines = max_lines
         self._lines = 0
         self._rest = ""
 
     def blocks(self, texts: Iterable[str]) -> Iterator[list[str]]:
-        """Lists of whole lines with their ends, as many as each piece of text completes."""
+        """Lists of whole lines with their ends, as many as each piece of text completes.
+
+        Raises `TooManyLines`: a file of line ends alone would hold a worker for long.
+        """
         try:
             for text in texts:
                 yield self._split(text)
@@ -56,6 +67,8 @@ class LineSplitter:
         # A final CR may be half of a CRLF.
         self._rest = lines.pop() if lines and not lines[-1].endswith("\n") else ""
         self._lines += len(lines)
+        if self._lines > self._max_lines:
+            raise TooManyLines(f"The file has more than {self._max_lines:,} lines. Divide it.")
         if len(self._rest) > MAX_RECORD_CHARS:
             raise RecordTooLong(
                 f"Line {self._lines + 1} is longer than {MAX_RECORD_CHARS:,} characters."

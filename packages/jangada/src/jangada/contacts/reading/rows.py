@@ -41,10 +41,11 @@ _SEVERAL: Final = ":::"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one row may hold."""
+    """How much one row may hold, and how many lines a file may have."""
 
     columns: int
     cell_chars: int
+    lines: int = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)

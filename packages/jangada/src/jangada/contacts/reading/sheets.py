@@ -36,7 +36,7 @@ class Sheet:
         head, rest = split_head(chunks)
         self._decoder = Decoder(head, options.encoding)
         texts = self._decoder.texts(self._counted(chain([head], rest)))
-        self._open(LineSplitter().blocks(texts))
+        self._open(LineSplitter(options.limits.lines).blocks(texts))
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
