@@ -14,7 +14,7 @@ from jangada_queue.client import QueueClient
 from jangada_queue.signals import Progress, write_progress
 
 if TYPE_CHECKING:
-    from conftest import Bench
+    from packages.jangada.tests.jobs.delivery.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 
