@@ -101,7 +101,38 @@ async def test_a_known_address_has_a_count_of_its_own(
         await outcome(sign_in(password=WRONG, through=strict))
     with pytest.raises(SignInThrottled):
         await sign_in(through=strict)
-    assert await sign_in(address=ELSEWHERE, through=strict)
+
+
+async def test_answers_do_not_tell_where_an_account_has_signed_in_from(
+    strict: Accounts, sign_up: Enter, sign_in: Enter
+) -> None:
+    """Whoever shares an address with its owner could otherwise see that there is an account."""
+    await sign_up()
+
+    async def said(email: str, *addresses: str | None) -> list[type[Exception] | None]:
+        attempts = (
+            sign_in(email, password=WRONG, through=strict, **({"address": at} if at else {}))
+            for at in addresses
+        )
+        return [await outcome(attempt) for attempt in attempts]
+
+    for addresses in ([ELSEWHERE] * 3 + [None] * 2, [None] * 3 + [ELSEWHERE] * 2):
+        known = await said("ana@example.com", *addresses)
+        await end_windows(strict)
+        assert known == await said("nobody@example.com", *addresses)
+        assert known == [SignInFailed] * 3 + [SignInThrottled] * 2
+        await end_windows(strict)
+
+
+async def test_a_closed_account_does_not_tell_its_password(
+    strict: Accounts, sign_up: Enter, sign_in: Enter
+) -> None:
+    await sign_up()
+    for _ in range(3):
+        await outcome(sign_in(password=WRONG, address=ELSEWHERE, through=strict))
+    assert await outcome(sign_in(address=ELSEWHERE, through=strict)) is SignInThrottled
+    assert await outcome(sign_in(password=WRONG, through=strict)) is SignInThrottled
+    assert await sign_in(through=strict)
 
 
 async def test_a_client_that_tries_many_accounts_is_throttled(
@@ -167,13 +198,25 @@ async def test_asking_register_for_many_addresses_is_throttled_and_signing_in_is
     assert await sign_in(address=ELSEWHERE, through=strict)
 
 
+async def test_a_burst_of_questions_to_register_does_not_slip_through(
+    strict: Accounts, sign_up: Enter, password: str
+) -> None:
+    await sign_up()
+    wanted = Registration(email="ana@example.com", name="Eve", password=SecretStr(password))
+    said = await asyncio.gather(
+        *(outcome(register(strict, wanted, Client(ELSEWHERE))) for _ in range(12))
+    )
+    assert said.count(EmailTaken) == 6
+    assert said.count(SignInThrottled) == 6
+
+
 async def test_neither_store_learns_an_address(strict: Accounts, sign_in: Enter) -> None:
     await outcome(sign_in("canary@example.com", password=WRONG, through=strict))
     async with strict.runtime.database.system_transaction("test") as session:
         keys = list(await session.scalars(select(SignInFailure.key)))
     if not keys:
         keys = [str(key) for key in await strict.runtime.valkey.keys("*")]
-    assert len(keys) == 2
+    assert len(keys) == 3
     assert all("canary" not in key and "203.0.113" not in key for key in keys)
 
 
@@ -195,7 +238,7 @@ async def test_counts_go_on_in_postgres_when_valkey_stops_and_in_valkey_when_it_
         assert said == [SignInFailed] * 3 + [SignInThrottled]
         own_valkey.start()
         assert await outcome(sign_in(password=WRONG, through=accounts)) is SignInFailed
-        assert await accounts.runtime.valkey.dbsize() == 2
+        assert await accounts.runtime.valkey.dbsize() == 3
 
 
 async def test_housekeeping_drops_counts_whose_window_is_over(
@@ -204,7 +247,7 @@ async def test_housekeeping_drops_counts_whose_window_is_over(
     async with open_process(without_valkey) as accounts:
         await outcome(sign_in(password=WRONG, through=accounts))
         await housekeeping.prune(accounts.runtime)
-        assert await counted(accounts) == 2
+        assert await counted(accounts) == 3
         await end_windows(accounts)
         await housekeeping.prune(accounts.runtime)
         assert await counted(accounts) == 0

@@ -1,9 +1,11 @@
 """Failed sign-ins, counted: guessing slows down, and the owner of an account is not locked out.
 
-Failures are counted for the account, whether it exists or not, and for the client's address. Over
-a limit nothing is tried until the window ends. An account that is attacked from elsewhere stays
-open to the addresses that it signed in from before: those have a count of their own, so an attacker
-can neither use it up nor profit from it. Sessions that are open are not touched.
+Failures are counted for the account, whether it exists or not, for the account from the client's
+network, and for the client's address. Over a limit nobody gets in until the window ends, but for
+one: an account that is attacked from elsewhere stays open to the addresses that it signed in from
+before, where only the failures from there count. Who fails there is told what everybody is, so that
+the answers say neither whether there is an account nor where its owner is. Sessions that are open
+are not touched.
 
 Counts live in Valkey, and in PostgreSQL while Valkey is absent. Keys are HMACs: neither store
 learns an e-mail address.
@@ -11,7 +13,7 @@ learns an e-mail address.
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +40,17 @@ class Count:
     limit: int
 
 
+type Spent = Mapping[Count, timedelta]
+
+
+def refuse(spent: Spent) -> None:
+    """Raise `SignInThrottled` if any count is used up."""
+    if spent:
+        raise SignInThrottled(
+            "Too many failed attempts; wait before the next.", retry_after=max(spent.values())
+        )
+
+
 class Throttle:
     """Counts failures of one process's sign-ins where all processes see them."""
 
@@ -47,9 +60,13 @@ class Throttle:
         self._key = derived_key(runtime.settings, _PURPOSE)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def account(self, email_key: str, address: str | None, *, is_known: bool) -> Count:
-        """The count of an account; an address that it has signed in from has one of its own."""
-        subject = f"account:{email_key}:{network(address)}" if is_known else f"account:{email_key}"
+    def account(self, email_key: str) -> Count:
+        """The count of an account, wherever the failures come from."""
+        return Count(self._hidden(f"account:{email_key}"), self._settings.account_failures)
+
+    def account_from(self, email_key: str, address: str | None) -> Count:
+        """The count of an account's failures from one network."""
+        subject = f"account:{email_key}:{network(address)}"
         return Count(self._hidden(subject), self._settings.account_failures)
 
     def address(self, address: str | None, *, action: str = "sign-in") -> Count:
@@ -63,14 +80,19 @@ class Throttle:
 
     @asynccontextmanager
     async def attempt(self, *counts: Count) -> AsyncIterator[None]:
-        """One attempt. Raises `SignInThrottled` before the block when a count is used up.
-
-        A process makes attempts on the first count one after another, so a burst cannot slip
-        through between the look and the count.
-        """
-        lock = self._locks.setdefault(counts[0].key, asyncio.Lock())
-        async with lock:
+        """One attempt, in its turn. Raises `SignInThrottled` when a count is used up."""
+        async with self.turn(counts[0]):
             await self.refuse_spent(*counts)
+            yield
+
+    @asynccontextmanager
+    async def turn(self, count: Count) -> AsyncIterator[None]:
+        """A process makes attempts on a count one after another.
+
+        So a burst cannot slip through between the look and the count.
+        """
+        lock = self._locks.setdefault(count.key, asyncio.Lock())
+        async with lock:
             yield
 
     async def count(self, *counts: Count) -> None:
@@ -83,31 +105,27 @@ class Throttle:
 
     async def refuse_spent(self, *counts: Count) -> None:
         """Raise `SignInThrottled` when a count is used up."""
-        waits = await self._windows(counts)
-        if waits:
-            raise SignInThrottled(
-                "Too many failed attempts; wait before the next.", retry_after=max(waits)
-            )
+        refuse(await self.spent(*counts))
 
-    async def _windows(self, counts: Sequence[Count]) -> list[timedelta]:
-        """What is left of the windows of the counts that are used up."""
+    async def spent(self, *counts: Count) -> Spent:
+        """Those of the counts that are used up, each with what is left of its window."""
         try:
-            return await self._windows_in_valkey(counts)
+            return await self._spent_in_valkey(counts)
         except (RedisError, OSError):
-            return await self._windows_in_postgres(counts)
+            return await self._spent_in_postgres(counts)
 
-    async def _windows_in_valkey(self, counts: Sequence[Count]) -> list[timedelta]:
+    async def _spent_in_valkey(self, counts: Sequence[Count]) -> Spent:
         async with self._runtime.valkey.pipeline(transaction=False) as pipe:
             for count in counts:
                 pipe.get(count.key)
                 pipe.pttl(count.key)
             answers = await pipe.execute()
         found = zip(counts, answers[::2], answers[1::2], strict=True)
-        return [
-            timedelta(milliseconds=max(left, 1))
+        return {
+            count: timedelta(milliseconds=max(left, 1))
             for count, failures, left in found
             if int(failures or 0) >= count.limit
-        ]
+        }
 
     async def _count_in_valkey(self, keys: Sequence[str]) -> None:
         window = int(self._settings.window.total_seconds() * 1000)
@@ -118,12 +136,13 @@ class Throttle:
                 pipe.pexpire(key, window, nx=True)
             await pipe.execute()
 
-    async def _windows_in_postgres(self, counts: Sequence[Count]) -> list[timedelta]:
+    async def _spent_in_postgres(self, counts: Sequence[Count]) -> Spent:
         async with self._runtime.database.system_transaction("sign-in throttle") as session:
             rows = await session.execute(
                 _WINDOWS, {"keys": [c.key for c in counts], "limits": [c.limit for c in counts]}
             )
-            return list(rows.scalars())
+            left: dict[str, timedelta] = dict(rows.all())
+        return {count: left[count.key] for count in counts if count.key in left}
 
     async def _count_in_postgres(self, keys: Sequence[str]) -> None:
         async with self._runtime.database.system_transaction("sign-in throttle") as session:
@@ -133,7 +152,7 @@ class Throttle:
 
 
 _WINDOWS: Final = text("""
-    SELECT window_ends_at - clock_timestamp()
+    SELECT key, window_ends_at - clock_timestamp()
     FROM unnest(CAST(:keys AS text[]), CAST(:limits AS integer[])) AS c (key, most)
     JOIN sign_in_failures USING (key)
     WHERE failures >= most AND window_ends_at > clock_timestamp()

@@ -59,7 +59,7 @@ async def confirm_password(
     """
     async with accounts.runtime.database.read(who.tenant_id) as session:
         user = await get_profile(session, who)
-    count = accounts.throttle.account(str(user.id), None, is_known=False)
+    count = accounts.throttle.account(str(user.id))
     async with accounts.throttle.attempt(count):
         verification = await accounts.hasher.verify(user.password_hash, password)
         if not verification.is_match:

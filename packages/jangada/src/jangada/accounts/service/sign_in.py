@@ -8,11 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.accounts import access_tokens, addresses
 from jangada.accounts.errors import SignInFailed, TokenInvalid
+from jangada.accounts.hashing import Verification
 from jangada.accounts.models import Session
 from jangada.accounts.runtime import Accounts
 from jangada.accounts.schemas import Client, Credentials, Principal, Tokens
 from jangada.accounts.service.issuing import issue, new_session
 from jangada.accounts.service.refreshing import current_roles
+from jangada.accounts.throttle import refuse
 from jangada.runtime import Runtime
 from jangada.tenants.models import Membership, Tenant, TenantKind, User, is_enabled
 
@@ -21,6 +23,7 @@ from jangada.tenants.models import Membership, Tenant, TenantKind, User, is_enab
 class _Candidate:
     """Who an e-mail address belongs to, if anybody."""
 
+    email_key: str
     user_id: UUID | None = None
     password_hash: str | None = None
     is_known_address: bool = False
@@ -34,17 +37,34 @@ async def login(accounts: Accounts, credentials: Credentials, client: Client) ->
     address = addresses.parse(credentials.email)
     password = credentials.password.get_secret_value()
     candidate = await _find_candidate(accounts.runtime, address.key, client)
-    counts = (
-        accounts.throttle.account(address.key, client.address, is_known=candidate.is_known_address),
-        accounts.throttle.address(client.address),
-    )
-    async with accounts.throttle.attempt(*counts):
-        verification = await accounts.hasher.verify(candidate.password_hash, password)
-        if not verification.is_match:
-            await accounts.throttle.count(*counts)
-            raise _failed()
+    verification = await _verified(accounts, candidate, password=password, client=client)
     new_hash = await accounts.hasher.hash(password) if verification.is_outdated else None
     return await _open(accounts, candidate, client, new_hash)
+
+
+async def _verified(
+    accounts: Accounts, candidate: _Candidate, *, password: str, client: Client
+) -> Verification:
+    """The verification of a password that lets the candidate in.
+
+    A password is compared even where none would do: neither the answer nor the time it takes says
+    that an account is closed to everybody but this address.
+    """
+    throttle = accounts.throttle
+    account = throttle.account(candidate.email_key)
+    here = throttle.account_from(candidate.email_key, client.address)
+    address = throttle.address(client.address)
+    async with throttle.turn(here if candidate.is_known_address else account):
+        spent = await throttle.spent(account, here, address)
+        if address in spent:
+            refuse(spent)
+        verification = await accounts.hasher.verify(candidate.password_hash, password)
+        is_closed = bool(spent.keys() - ({account} if candidate.is_known_address else set()))
+        if is_closed or not verification.is_match:
+            await throttle.count(account, here, address)
+            refuse(spent)
+            raise _failed()
+    return verification
 
 
 async def authenticate(accounts: Accounts, token: str) -> Principal:
@@ -70,7 +90,7 @@ async def _find_candidate(runtime: Runtime, email_key: str, client: Client) -> _
     )
     async with runtime.database.system_transaction("sign-in") as session:
         row = (await session.execute(query)).one_or_none()
-    return _Candidate() if row is None else _Candidate(*row)
+    return _Candidate(email_key) if row is None else _Candidate(email_key, *row)
 
 
 async def _open(
