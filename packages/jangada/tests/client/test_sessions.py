@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jangada.client.sessions import Session, SessionStore
+from jangada.client.sessions import Session, SessionStore, user_sessions
 
 SERVER = "https://jangada.example.com"
 SESSION = Session(SERVER, "ana@example.com", "access", "refresh", time.time() + 900)
@@ -27,6 +27,22 @@ def test_a_session_is_found_again(store: SessionStore) -> None:
     store.save(SESSION)
     assert store.find(SERVER) == SESSION
     assert store.find("https://other.example.com") is None
+
+
+@pytest.mark.parametrize("variable", ["", "config", None])
+def test_sessions_are_never_kept_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    for name in ("here", "home"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("XDG_CONFIG_HOME", variable)
+    user_sessions().save(SESSION)
+    assert list((tmp_path / "home").rglob("*.json"))
+    assert not list((tmp_path / "here").iterdir())
 
 
 def test_only_its_owner_can_read_it(store: SessionStore, tmp_path: Path) -> None:

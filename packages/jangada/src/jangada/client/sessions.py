@@ -94,7 +94,11 @@ class SessionStore:
 
 def user_sessions() -> SessionStore:
     """The sessions of the user who runs the command."""
-    return SessionStore(Path(typer.get_app_dir("jangada")) / "sessions")
+    folder = Path(typer.get_app_dir("jangada"))
+    # XDG's specification: a variable that is empty or a relative path counts as unset.
+    if not folder.is_absolute():
+        folder = Path.home() / ".config" / "jangada"
+    return SessionStore(folder / "sessions")
 
 
 def _lock(descriptor: int) -> None:
