@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,6 +23,16 @@ from jangada.telemetry import exposition
 
 STUCK: Final = timedelta(minutes=1)
 REQUEST_TIMEOUT: Final = 10.0
+MAX_CONNECTIONS: Final = 32
+"""At once, each with a thread; more are hung up on."""
+
+HEADERS: Final[Mapping[str, str]] = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 @dataclass(slots=True)
@@ -44,6 +54,9 @@ class Health:
         return time.monotonic() - self.last_turn < STUCK.total_seconds()
 
 
+type Request = socket.socket | tuple[bytes, socket.socket]
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -53,7 +66,26 @@ class _Server(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.health = health
         self.registry = registry
+        self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__(address, _Handler)
+
+    @override
+    def process_request(self, request: Request, client_address: object) -> None:
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._room.release()
+            raise
+
+    @override
+    def process_request_thread(self, request: Request, client_address: object) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     @override
     def handle_error(self, request: object, client_address: object) -> None:
@@ -78,9 +110,19 @@ class _Handler(BaseHTTPRequestHandler):
                 body, content_type = exposition(self.server.registry)
                 self._answer(HTTPStatus.OK, content_type, body)
             case _:
-                self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"Not found.\n")
+                self._answer_problem(HTTPStatus.NOT_FOUND)
 
     do_HEAD = do_GET  # noqa: N815 - http.server names it
+
+    @override
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What `http.server` refuses by itself, by a page that quotes the request."""
+        self.close_connection = True
+        self._answer_problem(HTTPStatus(code))
+
+    def _answer_problem(self, status: HTTPStatus) -> None:
+        body = {"type": "about:blank", "title": status.phrase, "status": int(status)}
+        self._answer(status, "application/problem+json", json.dumps(body).encode())
 
     def _answer_health(self, problems: Sequence[str], degraded: Sequence[str] = ()) -> None:
         status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
@@ -95,6 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
