@@ -40,7 +40,7 @@ SYSTEM_SCOPE = {
     "jangada.accounts.service.sign_in._find_candidate": "the tenant is known only afterwards",
     "jangada.accounts.service.sign_in._open": "the tenant is known only afterwards",
     "jangada.accounts.throttle._count_in_postgres": "nobody is signed in yet",
-    "jangada.accounts.throttle._windows_in_postgres": "nobody is signed in yet",
+    "jangada.accounts.throttle._spent_in_postgres": "nobody is signed in yet",
     "jangada.db.check_role": "asks PostgreSQL about the role",
     "jangada.files.uploads._remove": "sweeps blobs of uploads that broke off",
     "jangada.files.uploads.sweep_uploads": "sweeps uploads that broke off",

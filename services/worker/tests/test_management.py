@@ -46,7 +46,7 @@ def ask(address: Address, method: str, path: str) -> http.client.HTTPResponse:
         ("GET", "/" + "canary" * 20_000, 414, "application/problem+json"),
     ],
 )
-def test_every_answer_is_guarded_and_quotes_nothing(  # noqa: PLR0917
+def test_every_answer_is_guarded_and_quotes_nothing(  # noqa: PLR0917 - the table's columns
     address: Address, method: str, path: str, status: int, kind: str
 ) -> None:
     answer = ask(address, method, path)
