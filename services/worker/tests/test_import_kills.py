@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -19,13 +20,12 @@ import psutil
 import pytest
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import text
 
 from jangada.contacts import service
 from jangada.contacts.schemas import ImportOptions
 from jangada.files.schemas import Label
 from jangada.files.uploads import receive, sweep_uploads
-from jangada.jobs.models import Job, JobState
+from jangada.jobs.models import FINAL_STATES, Job, JobState
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.testing import make_person
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(900)]
 
-SEED = "JANGADA_TEST_SEED"
+SEED = "IMPORT_KILLS_SEED"
 ROWS = 12_000
 KNOWN = 30
 GATES = {"merging": 4711, "committing": 4712, "granting": 4713}
@@ -47,6 +47,10 @@ READING = """
 WAITS_FOR_FILE = """
     SELECT 1 FROM pg_locks WHERE relation = 'files'::regclass AND NOT granted
         AND mode = 'AccessShareLock'
+"""
+COPY_WAITS = """
+    SELECT 1 FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND state = 'active' AND query LIKE 'COPY staged%'
 """
 TRIGGERS = f"""
     CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -111,32 +115,39 @@ class Sent:
         yield self.content
 
 
-async def start_import(raft: "Raft", number: int) -> Job:
-    """An import into a tenant of its own that knows some of the contacts already."""
+async def make_tenant(raft: "Raft", number: int) -> UUID:
+    """A tenant that has some of the file's contacts already."""
+    tenant_id = (await make_person(raft.runtime.database, f"P{number}")).tenant_id
+    await raft.execute(
+        "INSERT INTO contacts (tenant_id, id, email, name)"
+        " SELECT :tenant, gen_random_uuid(), 'k' || n || '@example.com',"
+        " CASE n % 2 WHEN 1 THEN 'Known' ELSE 'Old' END FROM generate_series(0, :last) n",
+        tenant=tenant_id,
+        last=KNOWN - 1,
+    )
+    return tenant_id
+
+
+async def start_import(raft: "Raft", tenant_id: UUID, number: int) -> Job:
     runtime = raft.runtime
-    tenant_id = (await make_person(runtime.database, f"P{number}")).tenant_id
     async with (
         receive(runtime, tenant_id, Sent(content(number).encode())) as received,
         runtime.database.transaction(tenant_id) as session,
     ):
-        for n in range(KNOWN):
-            await session.execute(
-                text(
-                    "INSERT INTO contacts (tenant_id, id, email, name)"
-                    " VALUES (:tenant, gen_random_uuid(), :email, :name)"
-                ),
-                {
-                    "tenant": tenant_id,
-                    "email": f"k{n}@example.com",
-                    "name": "Known" if n % 2 else "Old",
-                },
-            )
         file = await received.finish(session)
         return await service.start_import(session, file, ImportOptions(default_region="BR"))
 
 
 class MissedError(Exception):
-    """The worker was through before it could be stopped: the machine has other things to do."""
+    """The import was through before it could be stopped: the machine has other things to do."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.id)
+        self.job = job
+
+
+type Start = Callable[[], Awaitable[Job]]
+"""Has the import run: enqueues it, or finds it waiting for its next attempt."""
 
 
 @dataclass
@@ -146,6 +157,18 @@ class Killer:
     raft: "Raft"
     draw: random.Random
     superuser: dict[str, Any]
+
+    async def until(self, job: Job, condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+        """Wait until the condition answers something true. Raises `MissedError` past that."""
+
+        async def met_or_missed() -> Any:  # noqa: ANN401
+            if found := await condition():
+                return found
+            if (await self.raft.reload(job)).state in FINAL_STATES:
+                raise MissedError(job)
+            return None
+
+        return await self.raft.until(met_or_missed)
 
     async def running_pid(self, job: Job) -> int:
         """The process that the job was granted to."""
@@ -158,7 +181,7 @@ class Killer:
             )
             return int(rows[0][0]) if rows else 0
 
-        pid: int = await self.raft.until(found)
+        pid: int = await self.until(job, found)
         return pid
 
     async def pause(self) -> None:
@@ -166,15 +189,18 @@ class Killer:
         for _ in range(self.draw.randrange(12)):
             await self.raft.execute("SELECT 1")
 
-    async def step_into_reading(self, job: Job) -> int:
+    async def step_into_reading(self, start: Start) -> tuple[Job, int]:
         """Let the process go in steps until the stage is there and no COPY; it stays stopped.
 
         Begins at a lock on the table of files, which is what an import reads first.
         """
         async with self.raft.runtime.database.direct() as connection, connection.transaction():
-            await connection.execute("LOCK TABLE files IN ACCESS EXCLUSIVE MODE")
+            async with self.closed("granting"):
+                job = await start()
+                await self.at_gate(job, "granting")
+                await connection.execute("LOCK TABLE files IN ACCESS EXCLUSIVE MODE")
             pid = await self.running_pid(job)
-            await self.raft.until(lambda: self.raft.execute(WAITS_FOR_FILE))
+            await self.until(job, lambda: self.raft.execute(WAITS_FOR_FILE))
             process = psutil.Process(pid)
             process.suspend()
         while not await self.raft.execute(READING):
@@ -183,10 +209,10 @@ class Killer:
             process.suspend()
             if (await self.raft.reload(job)).state is not JobState.RUNNING:
                 process.resume()
-                raise MissedError
-        return pid
+                raise MissedError(job)
+        return job, pid
 
-    async def at_gate(self, gate: str) -> None:
+    async def at_gate(self, job: Job, gate: str) -> None:
         """Wait until somebody waits at the gate."""
 
         async def waiting() -> list[Any]:
@@ -196,7 +222,7 @@ class Killer:
                 gate=GATES[gate],
             )
 
-        await self.raft.until(waiting)
+        await self.until(job, waiting)
 
     @asynccontextmanager
     async def closed(self, gate: str) -> AsyncIterator[None]:
@@ -208,25 +234,22 @@ class Killer:
         os.kill(pid, signal.SIGKILL)
         await self.pause()
 
-    async def reading(self, job: Job) -> None:
-        pid = await self.step_into_reading(job)
+    async def reading(self, start: Start) -> Job:
+        job, pid = await self.step_into_reading(start)
         await self.kill(pid)
+        return job
 
-    async def copying(self, job: Job) -> None:
+    async def copying(self, start: Start) -> Job:
         """The next COPY begins and has to wait, because the stage is locked (by a superuser: it is
         the worker's own)."""
-        pid = await self.step_into_reading(job)
+        job, pid = await self.step_into_reading(start)
         connecting = AsyncConnection.connect(**self.superuser, connect_timeout=10)
         async with await connecting as connection, connection.transaction():
             await connection.execute(await self.lock_of_stage())
             psutil.Process(pid).resume()
-            await self.raft.until(
-                lambda: self.raft.execute(
-                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                    " AND state = 'active' AND query LIKE 'COPY staged%'"
-                )
-            )
+            await self.until(job, lambda: self.raft.execute(COPY_WAITS))
             await self.kill(pid)
+        return job
 
     async def lock_of_stage(self) -> sql.Composed:
         rows = await self.raft.execute(
@@ -236,38 +259,42 @@ class Killer:
             sql.Identifier(rows[0][0], "staged")
         )
 
-    async def merging(self, job: Job) -> None:
+    async def merging(self, start: Start) -> Job:
         async with self.closed("merging"):
-            pid = await self.running_pid(job)
-            await self.at_gate("merging")
-            await self.kill(pid)
+            job = await start()
+            await self.at_gate(job, "merging")
+            await self.kill(await self.running_pid(job))
+        return job
 
-    async def committing(self, job: Job) -> None:
+    async def committing(self, start: Start) -> Job:
         """PostgreSQL is told to commit; whether it does, nobody hears."""
         async with self.closed("committing"):
-            pid = await self.running_pid(job)
-            await self.at_gate("committing")
-            await self.kill(pid)
+            job = await start()
+            await self.at_gate(job, "committing")
+            await self.kill(await self.running_pid(job))
             if self.draw.random() < 0.5:
                 await self.raft.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
                     " AND objid = :gate AND NOT granted",
                     gate=GATES["committing"],
                 )
+        return job
 
-    async def acknowledging(self, job: Job) -> None:
+    async def acknowledging(self, start: Start) -> Job:
         """The job is granted, its message isn't acknowledged: Valkey takes no writes."""
         valkey = self.raft.runtime.valkey
         async with self.closed("granting"):
-            await self.at_gate("granting")
+            job = await start()
+            await self.at_gate(job, "granting")
             await valkey.client_pause(60_000, all=False)
         try:
             await self.kill(await self.running_pid(job))
         finally:
             await valkey.client_unpause()
+        return job
 
 
-type Kill = Callable[[Killer, Job], Awaitable[None]]
+type Kill = Callable[[Killer, Start], Awaitable[Job]]
 
 MOMENTS: tuple[Kill, ...] = (
     Killer.reading,
@@ -321,15 +348,17 @@ async def assert_nothing_is_left(raft: "Raft") -> None:
 
 async def killed(killer: Killer, number: int, moments: Sequence[Kill]) -> bool:
     """One import, dead at these moments; exact in any case, and False where one was missed."""
-    job = await start_import(killer.raft, number)
+    is_hit = True
+    tenant_id = await make_tenant(killer.raft, number)
+    start: Start = partial(start_import, killer.raft, tenant_id, number)
     try:
         for moment in moments:
-            await moment(killer, job)
-    except MissedError:
-        return False
-    finally:
-        await assert_exact(killer.raft, job, number)
-    return True
+            job = await moment(killer, start)
+            start = partial(killer.raft.reload, job)
+    except MissedError as missed:
+        job, is_hit = missed.job, False
+    await assert_exact(killer.raft, job, number)
+    return is_hit
 
 
 async def test_killed_imports_end_exactly(raft: "Raft", postgres: EmbeddedPostgres) -> None:
