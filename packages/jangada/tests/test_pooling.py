@@ -8,6 +8,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from uuid import UUID
@@ -97,6 +98,7 @@ def through(pooler: Path, url: str) -> str:
 @pytest.fixture
 def pooled_settings(pooler: Path, database_url: str) -> DatabaseSettings:
     return DatabaseSettings(
+        pool_timeout=timedelta(minutes=1),  # how fast a busy machine is isn't the question here
         url=SecretStr(through(pooler, database_url)),
         direct_url=SecretStr(database_url),
         transaction_pooling=True,
