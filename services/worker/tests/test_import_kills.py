@@ -158,10 +158,10 @@ class Killer:
     draw: random.Random
     superuser: dict[str, Any]
 
-    async def until(self, job: Job, condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+    async def until(self, job: Job, condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - whatever the condition answers
         """Wait until the condition answers something true. Raises `MissedError` past that."""
 
-        async def met_or_missed() -> Any:  # noqa: ANN401
+        async def met_or_missed() -> Any:  # noqa: ANN401 - whatever the condition answers
             if found := await condition():
                 return found
             if (await self.raft.reload(job)).state in FINAL_STATES:
@@ -348,13 +348,13 @@ async def assert_nothing_is_left(raft: "Raft") -> None:
 
 async def killed(killer: Killer, number: int, moments: Sequence[Kill]) -> bool:
     """One import, dead at these moments; exact in any case, and False where one was missed."""
-    is_hit = True
     tenant_id = await make_tenant(killer.raft, number)
-    start: Start = partial(start_import, killer.raft, tenant_id, number)
+    first, *later = moments
+    is_hit = True
     try:
-        for moment in moments:
-            job = await moment(killer, start)
-            start = partial(killer.raft.reload, job)
+        job = await first(killer, partial(start_import, killer.raft, tenant_id, number))
+        for moment in later:
+            job = await moment(killer, partial(killer.raft.reload, job))
     except MissedError as missed:
         job, is_hit = missed.job, False
     await assert_exact(killer.raft, job, number)
