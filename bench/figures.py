@@ -51,10 +51,12 @@ class Promise:
 
 
 def machine() -> str:
-    """What the figures belong to: processor, cores, Python and date."""
+    """What the figures belong to: processor, cores, memory, load, kernel, Python and date."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return (
-        f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
+        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[1]:.1f}, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}"
     )
 
 

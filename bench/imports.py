@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -287,6 +288,8 @@ def report_memory(what: str, peak: int) -> int:
 
 def main() -> int:
     options = Options.parsed()
+    # A bench that is ended from outside still ends its servers and removes its files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # Beside the sources and not under /tmp, which may be memory: flushing must reach a disk.
     with (
         tempfile.TemporaryDirectory(prefix=".bench-", dir=HERE.parent) as folder,

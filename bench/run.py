@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PROGRAMS = ("uploads",)
+PROGRAMS = ("uploads", "imports")
 
 
 def main(arguments: list[str]) -> int:
