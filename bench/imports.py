@@ -169,6 +169,7 @@ def servers(folder: Path) -> Iterator[Server]:
             "JANGADA_STORAGE__URL": f"file://{files}",
             "JANGADA_STORAGE__MAX_UPLOAD_BYTES": str(1 << 40),
             "JANGADA_STORAGE__MAX_STORED_BYTES_PER_TENANT": str(1 << 50),
+            "JANGADA_CONTACTS__MAX_LINES": str(1 << 40),
             "JANGADA_TELEMETRY__LOG_FORMAT": "json",
         }
         yield server

@@ -313,6 +313,12 @@ class Raft:
         found: list[tuple[int, int]] = await self.until(started)
         return found
 
+    async def until_crashed(self, job: Job, times: int) -> None:
+        async def crashed() -> bool:
+            return (await self.reload(job)).crashes >= times
+
+        await self.until(crashed)
+
     async def until_state(self, job: Job, *states: str) -> Job:
         async def reached() -> Job | None:
             row = await self.reload(job)

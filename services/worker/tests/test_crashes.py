@@ -117,10 +117,11 @@ async def test_a_job_that_kills_its_process_alone_is_poison(fleet: "Raft", gate:
     """Its neighbours are innocent: they end well, however often their process dies with them."""
     poison = await fleet.enqueue("test.crash")
     innocent = await fleet.enqueue("test.effect", gate=gate)
+    await fleet.until_crashed(poison, 2)
+    await fleet.open_gate(gate)  # it starts alone from now on: after its neighbour
     row = await fleet.until_state(poison)
     assert (row.state, row.crashes) == (JobState.DISCARDED, 3)
     assert [error["code"] for error in row.errors] == ["job.crashed", "job.crashed", "job.poison"]
-    await fleet.open_gate(gate)
     row = await fleet.until_state(innocent)
     assert row.state == JobState.COMPLETED
     assert row.crashes <= 2
