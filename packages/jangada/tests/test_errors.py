@@ -33,7 +33,7 @@ def modules(package: ModuleType) -> set[str]:
 
 @pytest.fixture(scope="module")
 def errors() -> list[type[JangadaError]]:
-    """Those of the libraries; the services' are looked at with all conventions, tests' by nobody."""
+    """Those of the libraries; the conventions look at the services, nobody at the tests."""
     names = modules(jangada) | modules(jangada_queue)
     return [error for error in all_errors() if error.__module__ in names]
 
