@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from jangada.db import utc_now
 from jangada.jobs.delivery.connection import DirectConnection
+from jangada_queue.client import QueueClient
 from jangada_queue.messages import Depth
 from jangada_queue.statistics import queue_stats
 from jangada_queue.workers import WorkerReport, report
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 HOUR = timedelta(hours=1)
+PATIENCE = 60
 
 
 async def until_depth(raft: "Raft", queue: str = "default", **wanted: int) -> Depth:
@@ -41,6 +45,44 @@ async def test_committed_jobs_are_published_in_order(raft: "Raft") -> None:
     await until_depth(raft, waiting=3)
     answer = await raft.runtime.queue.claim("default", "w", 9, pod="p")
     assert [claim.key for claim in answer.claims] == [f"{job.id}:0" for job in jobs]
+
+
+class NeverQuiet(QueueClient):
+    """A queue whose every job is over at once, and for which there is always another."""
+
+    queue = "a-busy-one"
+    replace_job: Callable[[], Awaitable[None]]
+
+    async def depth(self, queue: str) -> Depth:
+        if queue == self.queue:
+            claims = await self.claim(queue, "w", 99, pod="p")
+            await self.ack(queue, claims.claims)
+            await self.replace_job()
+        return await super().depth(queue)
+
+
+async def test_a_busy_queue_keeps_nothing_from_others(raft: "Raft") -> None:
+    """Neither a queue that nobody knew, nor a job that becomes due."""
+    busy = NeverQuiet(raft.runtime.valkey)
+    jobs = [await raft.enqueue("ping", queue=busy.queue)]
+    under_way = asyncio.Event()
+
+    async def replace_job() -> None:
+        await raft.cancel(jobs[-1])
+        jobs.append(await raft.enqueue("ping", queue=busy.queue))
+        if len(jobs) > 20:
+            under_way.set()
+
+    busy.replace_job = replace_job
+    raft.runtime = replace(raft.runtime, queue=busy)
+    await raft.dispatcher()
+    async with asyncio.timeout(PATIENCE):
+        await under_way.wait()
+    await raft.enqueue("ping", queue="of-somebody-else")
+    due = await raft.enqueue("ping", scheduled_at=utc_now() + timedelta(milliseconds=300))
+    await until_depth(raft, "of-somebody-else", waiting=1)
+    await raft.until_state(due, "available")
+    await until_depth(raft, waiting=1)
 
 
 async def test_a_queue_that_nobody_knew_is_found(raft: "Raft") -> None:

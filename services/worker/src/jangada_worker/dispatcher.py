@@ -93,24 +93,30 @@ class Dispatcher:
         await self._persist(self._dispatch_once, "dispatch", interval=0.0)
 
     async def _dispatch_once(self) -> None:
-        """Look at all queues, serve those with work until they are quiet, then wait for a wake."""
+        """Look at all queues, serve those with work, and those that are woken, until the next look.
+
+        The next one comes after `idle_poll`, however busy a queue is: others may have become due.
+        """
+        began = time.monotonic()
         surveyed = await self._dispatching.run(dispatch.survey)
         self._queues |= surveyed.available | surveyed.until_due.keys()
         for queue in surveyed.due:
             await self._dispatching.run(partial(dispatch.promote, queue=queue))
-        await self._serve(surveyed.available | surveyed.due)
         waits = [wait for wait in surveyed.until_due.values() if wait > timedelta(0)]
-        await self._await_wakes(min([self._jobs.idle_poll, *waits]))
+        end = began + min([self._jobs.idle_poll, *waits]).total_seconds()
+        await self._serve(surveyed.available | surveyed.due, end)
+        await self._await_wakes(end)
 
-    async def _serve(self, queues: Collection[str]) -> None:
-        """Rounds over the queues, one each in turn, until none of them brings anything."""
+    async def _serve(self, queues: Collection[str], end: float) -> None:
+        """Rounds over the queues, one each in turn, until none brings anything or the end comes."""
         active = sorted(queues)
         while active and not self._stopping.is_set():
             active = [queue for queue in active if await self._round(queue) is Round.MORE]
+            if time.monotonic() >= end:
+                return
 
-    async def _await_wakes(self, at_most: timedelta) -> None:
+    async def _await_wakes(self, end: float) -> None:
         """Serve each queue that is woken until it is time to look at all of them again."""
-        end = time.monotonic() + at_most.total_seconds()
         while not self._stopping.is_set() and (left := end - time.monotonic()) > 0:
             waiting = self._client.wait_for_dispatch(sorted(self._queues), timedelta(seconds=left))
             woken = await unless(self._stopping, waiting)
@@ -120,7 +126,7 @@ class Dispatcher:
                 await asyncio.sleep(LOSER_WAIT)
                 await tell(self._client, wake=[woken])
             else:
-                await self._serve([woken])
+                await self._serve([woken], end)
 
     async def _round(self, queue: str) -> Round:
         return await self._dispatching.run(lambda connection: self._publish(connection, queue))
