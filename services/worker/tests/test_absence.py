@@ -1,6 +1,9 @@
 """Valkey or PostgreSQL are absent for a while: nothing is lost, nothing runs twice, nobody dies."""
 
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +12,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from jangada.config import DatabaseSettings, Settings, ValkeySettings
-from jangada.db import new_id
+from jangada.config import DatabaseSettings, JobsSettings, Settings, ValkeySettings
+from jangada.db import new_id, system_scope
 from jangada.jobs.models import JobState
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
@@ -21,6 +24,12 @@ if TYPE_CHECKING:
     from services.worker.tests.conftest import Program, Raft
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+UNHURRIED = JobsSettings(
+    beat_interval=timedelta(milliseconds=500),
+    worker_timeout=timedelta(seconds=6),
+    sweep_interval=timedelta(milliseconds=100),
+)
 
 
 @pytest.fixture
@@ -124,6 +133,40 @@ async def test_without_postgresql_nobody_dies_and_nothing_runs_twice(
     later = await raft.enqueue("test.effect")
     assert (await raft.until_state(later)).state == JobState.COMPLETED
     assert worker.family == family
+
+
+async def freeze_the_beat(raft: "Raft") -> int:
+    """Stop the server's end of the connection that beats, in the midst of a beat: its pid."""
+    held = "SELECT id FROM workers FOR UPDATE"
+    beating = """
+        SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query LIKE '%SET beat_at%'"""
+    async with raft.runtime.database.direct() as holder, system_scope(holder, "test"):
+        await holder.execute(held)
+        ((pid,),) = await raft.until(lambda: raft.execute(beating))
+        os.kill(pid, signal.SIGSTOP)
+    frozen: int = pid
+    return frozen
+
+
+async def test_a_connection_that_dies_without_a_word_costs_a_beat_at_most(
+    raft: "Raft", gate: str
+) -> None:
+    """As behind a firewall that forgot it: nothing is refused, nothing is answered."""
+    raft.settings = raft.settings.model_copy(update={"jobs": UNHURRIED})
+    raft.runtime = replace(raft.runtime, settings=raft.settings)
+    await raft.dispatcher()
+    await raft.worker()
+    job = await raft.enqueue("test.effect", gate=gate)
+    await raft.until_started(job)
+    frozen = await freeze_the_beat(raft)
+    try:
+        await raft.until_idle_for(UNHURRIED.worker_timeout * 1.5)
+        await raft.open_gate(gate)
+        row = await raft.until_state(job)
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    assert (row.state, row.attempt, row.crashes) == (JobState.COMPLETED, 1, 0)
 
 
 async def test_a_lost_connection_costs_nothing(raft: "Raft", worker: "Program") -> None:

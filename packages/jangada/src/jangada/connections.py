@@ -8,7 +8,8 @@ the pooled ones a deadline after which they are hung up.
 import asyncio
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final, override
 
@@ -57,12 +58,26 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
     ) -> T:
         if self.deadline is None:
             return await super().wait(gen, interval, timeout)
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self.deadline.total_seconds(), _hang_up, self.pgconn.socket)
-        try:
+        with self.hung_up_after(self.deadline):
             return await super().wait(gen, interval, timeout)
+
+    @contextmanager
+    def hung_up_after(self, limit: timedelta) -> Iterator[None]:
+        """Hang up when the block takes longer: what waits for the server fails at once.
+
+        To cancel it instead would have psycopg ask the silent server to cancel, and wait for that.
+        """
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(limit.total_seconds(), self.hang_up)
+        try:
+            yield
         finally:
             timer.cancel()
+
+    def hang_up(self) -> None:
+        """Have whoever uses the connection see its end, now; it has still to be closed."""
+        if not self.closed:
+            _hang_up(self.pgconn.socket)
 
 
 def _hang_up(number: int) -> None:

@@ -334,7 +334,7 @@ class Database:
             log.debug("notice_lost", error=type(error).__name__)
 
     @asynccontextmanager
-    async def direct(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    async def direct(self) -> AsyncIterator[Connection]:
         """A connection with a session of its own, outside pool and pooler; autocommit is on.
 
         Open transactions on it with `tenant_scope` or `system_scope`. Statements on it may take as

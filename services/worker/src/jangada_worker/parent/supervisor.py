@@ -52,7 +52,9 @@ class Supervisor:
         self._is_draining = False
         self._is_valkey_absent = False
         self._health = Health(self._problems, self._degraded)
-        self._connection = DirectConnection(runtime.database, deadline=settings.jobs.worker_timeout)
+        # A connection that is dead without a word costs a beat, and another one is made in time.
+        beat, timeout = settings.jobs.beat_interval, settings.jobs.worker_timeout
+        self._connection = DirectConnection(runtime.database, deadline=(timeout - beat) / 2)
         self._heart = Heart(
             self._connection,
             runtime.queue,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Final, LiteralString
 
@@ -10,6 +10,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
+from jangada import connections
 from jangada.db import Database, DatabaseUnavailable, system_scope, translate
 
 type Connection = psycopg.AsyncConnection[TupleRow]
@@ -53,23 +54,26 @@ async def be_brief(connection: Connection) -> None:
 class DirectConnection:
     """One connection outside pool and pooler, used by one piece of work at a time.
 
-    Work that fails in a way that leaves it in doubt closes it, so that the next one begins on a
-    sound connection. Work must be repeatable: whether it took effect isn't known after an error.
+    Opening it may take as long as `deadline`, and the work again as long; then it is hung up. Work
+    that fails in a way that leaves it in doubt closes it, so that the next one begins on a sound
+    connection. Work must be repeatable: whether it took effect isn't known after an error.
     """
 
     def __init__(self, database: Database, *, deadline: timedelta) -> None:
         self._database = database
-        self._deadline = deadline.total_seconds()
+        self._deadline = deadline
         self._lock = asyncio.Lock()
         self._stack = AsyncExitStack()
-        self._connection: Connection | None = None
+        self._connection: connections.Connection | None = None
 
     async def run[T](self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do the work within the deadline. Raises `Unavailable` where trying again may help."""
         async with self._lock:
             try:
-                async with asyncio.timeout(self._deadline):
-                    return await work(await self._open())
+                async with asyncio.timeout(self._deadline.total_seconds()):
+                    connection = await self._open()
+                with connection.hung_up_after(self._deadline):
+                    return await work(connection)
             except TimeoutError as error:
                 await self._close()
                 raise DatabaseUnavailable("The database took too long.") from error
@@ -86,21 +90,26 @@ class DirectConnection:
 
     def _is_sound(self) -> bool:
         """Whether the next piece of work may use it: no statement or transaction is under way."""
-        connection = self._connection
-        return connection is not None and (
-            connection.info.transaction_status is TransactionStatus.IDLE
-        )
+        return self._connection is not None and _is_idle(self._connection)
 
-    async def _open(self) -> Connection:
+    async def _open(self) -> connections.Connection:
         if self._connection is None or self._connection.closed:
             await self._stack.aclose()
             self._connection = await self._stack.enter_async_context(self._database.direct())
         return self._connection
 
     async def _close(self) -> None:
-        self._connection = None
-        await asyncio.shield(self._stack.aclose())
+        """Never waits for the server: one that is silent would keep us for as long as it is."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not _is_idle(connection):
+            connection.hang_up()
+        with suppress(DatabaseUnavailable, psycopg.Error):
+            await asyncio.shield(self._stack.aclose())
 
     async def close(self) -> None:
         async with self._lock:
             await self._close()
+
+
+def _is_idle(connection: Connection) -> bool:
+    return connection.info.transaction_status is TransactionStatus.IDLE
