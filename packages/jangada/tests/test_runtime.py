@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from redis.exceptions import ConnectionError as ValkeyGone
 from sqlalchemy import text
 
-from jangada.config import AuthSettings, DatabaseSettings, Settings, ValkeySettings
+from jangada.auth_settings import AuthSettings
+from jangada.config import DatabaseSettings, Settings, ValkeySettings
 from jangada.db import Database, DatabaseUnavailable, PoolUsage, new_id
 from jangada.environment import InvalidSettings
 from jangada.jobs import service

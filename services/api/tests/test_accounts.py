@@ -13,7 +13,8 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from jangada.config import Settings, ThrottleSettings, ValkeySettings
+from jangada.auth_settings import ThrottleSettings
+from jangada.config import Settings, ValkeySettings
 from jangada.db import new_id
 from jangada.runtime import open_runtime
 from jangada_api.app import create_app

@@ -23,8 +23,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import ConfigDict, SecretStr
 from sqlalchemy import CursorResult, text
 
+from jangada.auth_settings import AuthSettings
 from jangada.config import (
-    AuthSettings,
     DatabaseSettings,
     Environment,
     JobsSettings,

@@ -15,7 +15,14 @@ from typing import Annotated, override
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from jangada.errors import FieldError, Invalid
@@ -35,6 +42,12 @@ class InvalidSettings(Invalid):
     """The environment holds wrong settings; `errors` names each key."""
 
     code = "settings.invalid"
+
+
+class Section(BaseModel):
+    """A group of settings; a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def _duration(value: object) -> object:

@@ -19,11 +19,10 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from jangada.auth_settings import AuthSettings, HashSettings
 from jangada.config import (
-    AuthSettings,
     DatabaseSettings,
     Environment,
-    HashSettings,
     Settings,
     StorageSettings,
     ValkeySettings,

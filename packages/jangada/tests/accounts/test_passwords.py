@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jangada.accounts.errors import HashingBusy, PasswordRefused
 from jangada.accounts.hashing import PasswordHasher
 from jangada.accounts.passwords import PasswordPolicy, common_passwords, prepared
-from jangada.config import HashSettings, PasswordSettings
+from jangada.auth_settings import HashSettings, PasswordSettings
 
 GOOD = "correct horse battery staple"
 CHEAP = HashSettings(memory_kib=8192, time_cost=1, workers=1, queue=1)

@@ -24,7 +24,8 @@ from jangada.accounts.schemas import Client, Registration
 from jangada.accounts.service import sign_in as verbs
 from jangada.accounts.service.refreshing import refresh
 from jangada.accounts.service.registration import register
-from jangada.config import AuthSettings, Settings
+from jangada.auth_settings import AuthSettings
+from jangada.config import Settings
 from jangada.db import Database
 from jangada.tenants.models import Membership, Role, Tenant, User
 from jangada.testing import FrozenClock

@@ -20,7 +20,8 @@ from jangada.accounts.service import housekeeping
 from jangada.accounts.service.profile import confirm_password
 from jangada.accounts.service.registration import register
 from jangada.accounts.throttle import network
-from jangada.config import Settings, ThrottleSettings, ValkeySettings
+from jangada.auth_settings import ThrottleSettings
+from jangada.config import Settings, ValkeySettings
 from jangada.local.valkey import EmbeddedValkey
 
 pytestmark = pytest.mark.anyio

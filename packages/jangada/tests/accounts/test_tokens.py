@@ -30,7 +30,7 @@ from jangada.accounts.signing_keys import (
     load_public,
     unseal,
 )
-from jangada.config import AuthSettings
+from jangada.auth_settings import AuthSettings
 from jangada.db import new_id
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jangada.accounts.errors import TokenExpired, TokenInvalid
 from jangada.accounts.schemas import Principal
 from jangada.accounts.signing_keys import PrivateKey, PublicKey
-from jangada.config import AuthSettings
+from jangada.auth_settings import AuthSettings
 
 HEADER_TYPE: Final = "at+jwt"
 """RFC 9068's media type, so that no other JWT of ours or others' passes for an access token."""

@@ -20,7 +20,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from jangada.accounts.errors import HashingBusy
 from jangada.accounts.passwords import prepared
-from jangada.config import HashSettings
+from jangada.auth_settings import HashSettings
 
 _SALT_BYTES: Final = 16
 _HASH_BYTES: Final = 32

@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Final
 
 from jangada.accounts.errors import PasswordRefused
-from jangada.config import PasswordSettings
+from jangada.auth_settings import PasswordSettings
 from jangada.errors import FieldError
 
 _PERSONAL_WORD: Final = 3
