@@ -36,7 +36,7 @@ GOES_OUT = {
     *("open_connection", "open_unix_connection", "create_connection", "urlopen", "getaddrinfo"),
     *("psycopg.connect", "AsyncConnection.connect", "Connection.connect", "Redis.from_url"),
     *("redis.Redis", "Redis", "OTLPSpanExporter", "subprocess.run", "subprocess.check_output"),
-    *("communicate", "obstore.store.from_url", "store.from_url", "aiosmtplib.send"),
+    *("communicate", "obstore.store.from_url", "store.from_url", "SMTP"),
     *(f"httpx.{verb}" for verb in ("get", "post", "put", "patch", "delete", "request", "stream")),
 }
 DEADLINES = {"asyncio.timeout", "asyncio.wait_for", "anyio.fail_after", "anyio.move_on_after"}
