@@ -60,6 +60,29 @@ WRONG = {
     "AUTH__PASSWORD": [CANARY, "[]"],
     "API__TRUSTED_PROXIES": [f"10.0.0.0/8,{CANARY}", "10.0.0.1/8", f'["{CANARY}"', "[1, 2"],
     "STORAGE__OPTIONS": [CANARY, f'{{"secret_access_key": ["{CANARY}"]}}', "[]"],
+    "MAIL__URL": [
+        "",
+        CANARY,
+        f"http://{CANARY}",
+        f"smtp://u:{CANARY}@h:{CANARY}",
+        f"smtp://u:{CANARY}@h:0",
+        f"smtp://u:{CANARY}@h:65536",
+        f"smtp://u:{CANARY}@",
+        f"smtp://u:{CANARY}@h/path",
+        f"smtp://u:{CANARY}@h?query",
+        f"smtp://u:{CANARY}@h#1",
+        f"smtp://u:{CANARY}@h..example",
+        f"smtp://u:{CANARY}@[h",
+        f"smtp://u:{CANARY}@h\u2100.example",
+        f"smtp://u:{CANARY}\n@h",
+        f"smtp://u:{CANARY}%0a@h",
+        f"smtp://u:{CANARY} @h",
+        f"smtp://{CANARY}@h",
+        f"smtps://:{CANARY}@h",
+    ],
+    "MAIL__SENDER": ["", CANARY, f"{CANARY}@", f"a@b, {CANARY}@h.example", f"{CANARY}\n <a@b.co>"],
+    "MAIL__STARTTLS": [CANARY, "true"],
+    "MAIL__TIMEOUT": [CANARY, "0"],
     "JOBS__WORKER_TIMEOUT": ["8s"],
     "ENVIRONMENT": [CANARY],
 }
@@ -238,6 +261,33 @@ def test_a_pooler_needs_a_way_around_it(monkeypatch: pytest.MonkeyPatch) -> None
     assert load_settings().database.transaction_pooling
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "smtp://h",
+        "smtps://mail.example.com:465/",
+        "smtp://u:p%40%2F%3A@[::1]:25",
+        "smtp://bücher.de",
+    ],
+)
+def test_a_mail_server_is_named_by_a_url(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    setenv(monkeypatch, MAIL__URL=url, MAIL__SENDER="Shop, Ltd. <no-reply@shop.example>")
+    found = load_settings().mail.url
+    assert found is not None
+    assert found.get_secret_value() == url
+
+
+def test_a_password_is_not_trusted_to_whoever_hides_the_encryption(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setenv(monkeypatch, MAIL__STARTTLS="optional", MAIL__URL="smtp://h")
+    assert load_settings().mail.starttls == "optional"
+    setenv(monkeypatch, MAIL__URL=f"smtp://u:{CANARY}@h")
+    error = refusal()
+    assert [fault.pointer for fault in error.errors] == ["JANGADA_MAIL__STARTTLS"]
+    assert CANARY not in told(error)
+
+
 def test_a_worker_may_miss_two_beats() -> None:
     settings = {"beat_interval": "1s", "worker_timeout": "3s"}
     assert JobsSettings.model_validate(settings).worker_timeout == timedelta(seconds=3)
@@ -250,6 +300,7 @@ SECRETS = {
     "DATABASE__DIRECT_URL": f"postgresql://u:{CANARY}@h/d",
     "VALKEY__URL": f"redis://:{CANARY}@h/0",
     "AUTH__MASTER_KEY": CANARY * 4,
+    "MAIL__URL": f"smtp://u:{CANARY}@h",
     "STORAGE__OPTIONS": f'{{"secret_access_key": "{CANARY}"}}',
 }
 
@@ -257,7 +308,8 @@ SECRETS = {
 def test_no_secret_is_printed_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     setenv(monkeypatch, **SECRETS)
     settings = load_settings()
-    parts = [settings, settings.database, settings.valkey, settings.auth, settings.storage]
+    sections = [settings.database, settings.valkey, settings.auth, settings.mail]
+    parts = [settings, *sections, settings.storage]
     assert CANARY not in "".join(f"{part!r} {part} {vars(part)!r}" for part in parts[:-1])
     assert CANARY not in f"{settings.storage!r} {settings.storage}"
 

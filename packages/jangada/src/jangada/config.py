@@ -43,6 +43,8 @@ from jangada.environment import (
     keys_of,
     misread_sections,
     postgresql_url,
+    sender_address,
+    smtp_url,
     unknown_keys_of,
     valkey_url,
 )
@@ -210,6 +212,47 @@ class StorageSettings(Section):
     )
 
 
+class MailSettings(Section):
+    """How mail leaves: the notices to people about their own accounts."""
+
+    url: SecretStr | None = Field(
+        None,
+        description="The mail server: `smtp://user:password@host:587` or, with TLS from the first "
+        "byte, `smtps://…:465` (these ports are the defaults). Characters that mean something in a "
+        "URL are percent-encoded. For a certificate of an authority of your own, set "
+        "`SSL_CERT_FILE` to that authority's. Unset: no mail is sent, and the worker says so.",
+    )
+    sender: str = Field(
+        "Jangada <no-reply@localhost>",
+        description="Whom mail comes from: an address, or a name with an address in angle "
+        "brackets. Set it along with `url`, to one that the mail server may send for. Its domain "
+        "is also what we greet the mail server with.",
+    )
+    timeout: Duration = Field(
+        timedelta(seconds=10),
+        description="How long the mail server may take for the connection and for each answer. "
+        "Raise it for one that examines mail before it accepts it.",
+    )
+    starttls: Literal["required", "optional", "off"] = Field(
+        "required",
+        description="Whether an `smtp://` connection is encrypted before mail or password go over "
+        "it. `required` sends nothing otherwise. `optional` encrypts where the server offers it, "
+        "which somebody on the way can hide: it takes no password. `off` is for a server on the "
+        "same machine.",
+    )
+
+    _understood = field_validator("url")(smtp_url)
+    _addressed = field_validator("sender")(sender_address)
+
+    @field_validator("starttls")
+    @classmethod
+    def _keeps_the_password(cls, value: str, info: ValidationInfo) -> str:
+        url: SecretStr | None = info.data.get("url")
+        if value == "optional" and url is not None and "@" in url.get_secret_value():
+            raise ValueError("must be `required` where JANGADA_MAIL__URL holds a password")
+        return value
+
+
 class ContactsSettings(Section):
     """How contact files are read."""
 
@@ -336,6 +379,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     api: ApiSettings = ApiSettings()
     storage: StorageSettings = StorageSettings()
+    mail: MailSettings = MailSettings()
     contacts: ContactsSettings = ContactsSettings()
     jobs: JobsSettings = JobsSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -10,8 +10,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from email.errors import MessageError
+from email.headerregistry import Address
 from pathlib import Path
 from typing import Annotated, override
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -33,6 +36,7 @@ EXTRA_KEYS = frozenset({"JANGADA_TOKEN", "JANGADA_READY_FD"})
 """Variables that are no settings: a command line's own, and what a supervisor tells its child."""
 
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_WRITTEN_MAILBOX = re.compile(r"(?:(?P<name>[^<>]*)(?P<open><))?(?P<spec>[^<>]+)(?(open)>)")
 _WRITTEN_DURATION = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(UNITS)})?")
 
 LONGEST_FILE = 1024 * 1024
@@ -100,6 +104,56 @@ def valkey_url(value: SecretStr) -> SecretStr:
         parse_url(url)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError):
         raise ValueError("is no URL that redis-py understands") from None
+    return value
+
+
+def smtp_url(value: SecretStr | None) -> SecretStr | None:
+    """Refuse what names no mail server; the standard library's own message would quote the URL."""
+    if value is None:
+        return None
+    url = value.get_secret_value()
+    if not url.startswith(("smtp://", "smtps://")):
+        raise ValueError("must be an smtp:// or smtps:// URL")
+    if not _is_plain(url) or not _names_a_server(url):
+        raise ValueError("must be a scheme, perhaps user and password, a host, perhaps a port")
+    if bool(urlsplit(url).username) != bool(urlsplit(url).password):
+        raise ValueError("must have both a user and a password, or neither")
+    return value
+
+
+def _is_plain(url: str) -> bool:
+    """Whether it has no spaces and control characters: the standard library drops some unasked."""
+    return " " not in url and all(text.isprintable() for text in (url, unquote(url)))
+
+
+def _names_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:  # also of a host that DNS could not carry, and of a port that is no number
+        return False
+    return bool(host) and port != 0 and parts.path in {"", "/"} and not parts.query + parts.fragment
+
+
+def mailbox(text: str) -> Address:
+    """`Shop <no-reply@shop.example>` or an address alone, with the domain as DNS has it.
+
+    Any domain will do, since mail inside a company may have one that the world doesn't know. Raises
+    `ValueError`, which does not quote the text.
+    """
+    written = _WRITTEN_MAILBOX.fullmatch(text.strip()) if text.isprintable() else None
+    name, spec = written.group("name", "spec") if written else (None, "")
+    try:
+        address = Address(addr_spec=spec)
+        domain = address.domain.encode("idna").decode()
+    except (ValueError, IndexError, MessageError):
+        raise ValueError("must be an address such as `Shop <no-reply@shop.example>`") from None
+    return Address((name or "").strip(' "'), address.username, domain)
+
+
+def sender_address(value: str) -> str:
+    """Refuse what mail cannot come from."""
+    mailbox(value)
     return value
 
 

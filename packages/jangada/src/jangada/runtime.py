@@ -18,6 +18,7 @@ from jangada.crud import CursorSigner
 from jangada.db import Database, Notice, utc_now
 from jangada.environment import InvalidSettings
 from jangada.errors import FieldError
+from jangada.mail import Mailer, open_mailer
 from jangada.telemetry import configure_logging, get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.signals import tell
@@ -49,6 +50,7 @@ class Runtime:
     queue: QueueClient
     clock: Clock
     cursors: CursorSigner
+    mailer: Mailer
 
 
 def start(service: str) -> Settings:
@@ -106,6 +108,8 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """The runtime of one process. Nothing is connected to yet: each part may be absent."""
     cursors = CursorSigner(derived_key(settings, "cursor"))
+    clock = clock or SystemClock()
+    mailer = open_mailer(settings.mail, clock.now)
     async with AsyncExitStack() as stack:
         database = Database(settings.database, application_name=application_name)
         stack.push_async_callback(database.close)
@@ -113,4 +117,4 @@ async def open_runtime(
         stack.push_async_callback(valkey.aclose)
         queue = QueueClient(valkey, deadline=settings.valkey.command_timeout)
         database.notify = partial(_tell, queue)
-        yield Runtime(settings, database, valkey, queue, clock or SystemClock(), cursors)
+        yield Runtime(settings, database, valkey, queue, clock, cursors, mailer)

@@ -5,13 +5,19 @@ Each test that asks for `database` gets its own, copied from a migrated template
 real; nothing needs undoing and nothing leaks.
 """
 
+import asyncio
+import logging
 import os
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -23,6 +29,7 @@ from jangada.auth_settings import AuthSettings, HashSettings
 from jangada.config import (
     DatabaseSettings,
     Environment,
+    MailSettings,
     Settings,
     StorageSettings,
     ValkeySettings,
@@ -34,6 +41,9 @@ from jangada.migrations import run
 from jangada.runtime import Clock, Runtime, open_runtime
 from jangada.tenants.models import Tenant, User
 from jangada.tenants.service import create_personal_tenant
+
+if TYPE_CHECKING:
+    from aiosmtpd.smtp import SMTP, Envelope, Session
 
 TEMPLATE = "template_jangada"
 MASTER_KEY = "a master key for tests only, 32 bytes or more"
@@ -189,3 +199,102 @@ async def session(database: Database, tenant: Tenant) -> AsyncIterator[AsyncSess
     """A session in the tenant's scope, committed at the end of the test."""
     async with database.transaction(tenant.id) as opened:
         yield opened
+
+
+@dataclass(slots=True)
+class MailServer:
+    """A real SMTP server, in the event loop of the test, and what it took.
+
+    `replies` are what it answers to `MAIL`, `RCPT` and `DATA` instead of agreeing, in turn.
+    """
+
+    replies: dict[str, list[str]] = field(default_factory=dict)
+    envelopes: list["Envelope"] = field(default_factory=list)
+    sessions: list["Session"] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> MailSettings:
+        """What sends to it, unencrypted."""
+        return MailSettings(url=SecretStr(self.url), starttls="off")
+
+    @property
+    def mails(self) -> list[EmailMessage]:
+        return [
+            message_from_bytes(envelope.original_content or b"", policy=policy.default)
+            for envelope in self.envelopes
+        ]
+
+    def reply(self, command: str) -> str:
+        replies = self.replies.get(command)
+        return replies.pop(0) if replies else "250 OK"
+
+    async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
+        self,
+        _: "SMTP",
+        __: "Session",
+        envelope: "Envelope",
+        address: str,
+        options: list[str],
+    ) -> str:
+        envelope.mail_from, envelope.mail_options = address, options
+        return self.reply("MAIL")
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
+        self,
+        _: "SMTP",
+        __: "Session",
+        envelope: "Envelope",
+        address: str,
+        ___: list[str],
+    ) -> str:
+        envelope.rcpt_tos.append(address)
+        return self.reply("RCPT")
+
+    async def handle_DATA(  # noqa: N802 - aiosmtpd's name
+        self, _: "SMTP", session: "Session", envelope: "Envelope"
+    ) -> str:
+        reply = self.reply("DATA")
+        if reply.startswith("2"):
+            self.envelopes.append(envelope)
+            self.sessions.append(session)
+        return reply
+
+
+@asynccontextmanager
+async def open_mail_server(
+    server: MailServer | None = None,
+    *,
+    tls_from_the_start: ssl.SSLContext | None = None,
+    **options: Any,  # noqa: ANN401 - aiosmtpd's
+) -> AsyncIterator[MailServer]:
+    """A mail server on a free port; the options are those of `aiosmtpd.smtp.SMTP`."""
+    from aiosmtpd.smtp import SMTP  # noqa: PLC0415 - only tests that send mail pay for it
+
+    logging.getLogger("mail.log").disabled = True  # it says whom mail is for, which is its right
+    server = server or MailServer()
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(
+        lambda: SMTP(server, hostname="mail.test", loop=loop, **options),
+        "127.0.0.1",
+        0,
+        ssl=tls_from_the_start,
+    )
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+        listening.close_clients()
+        await listening.wait_closed()
+
+
+@pytest.fixture
+async def mail_server() -> AsyncIterator[MailServer]:
+    """A mail server that takes everything, unencrypted."""
+    async with open_mail_server() as server:
+        yield server
