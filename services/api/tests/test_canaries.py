@@ -148,6 +148,26 @@ async def test_registering_and_signing_in_log_neither_address_nor_password(
     lines_without_canary(log_lines)
 
 
+async def test_changing_the_password_logs_and_queues_neither_address_nor_password(
+    client: httpx.AsyncClient, database: Database, log_lines: LogLines
+) -> None:
+    old, new = "canary birds sing at six", "canary birds sing at nine"
+    person = {"email": CANARY, "name": "canary", "password": old}
+    await client.post("/v1/auth/register", json=person)
+    answer = await client.post("/v1/auth/login", json={"email": CANARY, "password": old})
+    changed = await client.post(
+        "/v1/me/password",
+        json={"current_password": old, "new_password": new},
+        headers={"Authorization": f"Bearer {answer.json()['access_token']}"},
+    )
+    assert changed.status_code == 204
+    lines_without_canary(log_lines)
+    async with database.system_transaction("test") as session:
+        queued = (await session.execute(text("SELECT to_jsonb(jobs) FROM jobs"))).scalars().all()
+    assert len(queued) == 1
+    assert "canary" not in str(queued).lower()
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -328,7 +328,7 @@ async def change_password(
 ) -> None:
     """Change one's password, which ends every other session.
 
-    No notice is mailed yet.
+    A notice of it is mailed to the account's address.
     """
     await profile.change_password(accounts, principal, change)
 

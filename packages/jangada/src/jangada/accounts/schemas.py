@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -163,3 +164,12 @@ class EraseTenant(JobArgs):
     """Erase everything that a tenant owns, and then the tenant."""
 
     kind: ClassVar[str] = "accounts.erase_tenant"
+
+
+class PasswordChangedNotice(JobArgs):
+    """Tell a person that their password was changed. The address is looked up when it is sent."""
+
+    kind: ClassVar[str] = "accounts.password_changed_notice"
+
+    user_id: UUID
+    changed_at: AwareDatetime

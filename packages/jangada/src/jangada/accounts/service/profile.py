@@ -7,9 +7,15 @@ from jangada import crud
 from jangada.accounts.errors import PasswordWrong, SessionEnded
 from jangada.accounts.models import EndReason, Session
 from jangada.accounts.runtime import Accounts
-from jangada.accounts.schemas import PasswordChange, Principal, ProfilePatch
+from jangada.accounts.schemas import (
+    PasswordChange,
+    PasswordChangedNotice,
+    Principal,
+    ProfilePatch,
+)
 from jangada.accounts.service.sessions import mark_ended
 from jangada.errors import FieldError
+from jangada.jobs import service as jobs
 from jangada.tenants.models import User, is_enabled
 
 
@@ -26,10 +32,11 @@ async def patch_profile(session: AsyncSession, who: Principal, patch: ProfilePat
 
 
 async def change_password(accounts: Accounts, who: Principal, change: PasswordChange) -> None:
-    """Replace the password and end every other session of the person.
+    """Replace the password, end every other session of the person and have them told by mail.
 
-    Raises `PasswordWrong`, `PasswordRefused` or `SignInThrottled`. No notice is mailed yet: the
-    platform has no mailer so far.
+    The notice is a job of the same transaction: without the change there is none, and once the
+    change is committed no crash loses it. Raises `PasswordWrong`, `PasswordRefused` or
+    `SignInThrottled`.
     """
     user = await confirm_password(
         accounts, who, change.current_password.get_secret_value(), pointer="/current_password"
@@ -37,14 +44,17 @@ async def change_password(accounts: Accounts, who: Principal, change: PasswordCh
     new_password = change.new_password.get_secret_value()
     accounts.policy.check(new_password, name=user.name, email=user.email, pointer="/new_password")
     new_hash = await accounts.hasher.hash(new_password)
+    now = accounts.runtime.clock.now()
     async with accounts.runtime.database.system_transaction("password change") as session:
         await _replace_hash(session, user, new_hash)
         ended = await mark_ended(
             session,
             (Session.user_id == user.id) & (Session.id != who.session_id),
             EndReason.PASSWORD_CHANGED,
-            now=accounts.runtime.clock.now(),
+            now=now,
         )
+        notice = PasswordChangedNotice(user_id=user.id, changed_at=now)
+        await jobs.enqueue(session, notice, tenant_id=who.tenant_id, created_by=user.id)
     for session_id in ended:
         accounts.revocations.end(session_id)
 
