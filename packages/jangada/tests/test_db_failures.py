@@ -444,6 +444,22 @@ def test_a_timeout_is_never_written_as_none(duration: timedelta, written: str) -
     assert milliseconds(duration) == written
 
 
+async def test_a_standby_takes_no_writes_and_that_passes(
+    database: Database, person: Person
+) -> None:
+    """After a failover the old name may lead to a server that is read-only for a while."""
+    async with database.direct() as connection:
+        await connection.execute(
+            """DO $$ BEGIN EXECUTE format(
+                'ALTER DATABASE %I SET default_transaction_read_only = on', current_database()
+            ); END $$"""
+        )
+    await database.engine.dispose()
+    with pytest.raises(DatabaseUnavailable):
+        async with database.transaction(person.tenant_id) as session:
+            await session.execute(text("UPDATE tenants SET name = 'x'"))
+
+
 @pytest.mark.parametrize(
     ("state", "expected"),
     [

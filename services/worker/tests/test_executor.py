@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from jangada.jobs.context import JobContext
 from jangada.jobs.delivery.connection import DirectConnection
@@ -28,6 +29,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("rehearsal")]
 
 DEADLINE = timedelta(seconds=20)
 LARGE = "x" * 300_000
+READ_ONLY = """
+    DO $$ BEGIN EXECUTE format(
+        'ALTER DATABASE %I SET default_transaction_read_only = {}', current_database()
+    ); END $$"""
 
 
 class Bench:
@@ -264,4 +269,21 @@ async def test_endings_wait_for_postgresql(raft: "Raft") -> None:
             " WHERE pid <> pg_backend_pid() AND datname = current_database()"
         )
         assert await writer.write(completed(granted, None))
+    assert (await raft.row(granted)).state == "completed"
+
+
+async def test_endings_wait_while_postgresql_takes_no_writes(raft: "Raft") -> None:
+    """As after a failover, while a standby still answers under the old name."""
+    granted = await raft.start_here("test.answer")
+
+    async def has_waited() -> bool:
+        return any(line["event"] == "job results wait for PostgreSQL" for line in lines)
+
+    async with raft.runtime.database.direct() as connection, writing(raft) as writer:
+        await connection.execute(READ_ONLY.format("on"))
+        with structlog.testing.capture_logs() as lines:
+            written = asyncio.ensure_future(writer.write(completed(granted, None)))
+            await raft.until(has_waited)
+        await connection.execute(READ_ONLY.format("off"))
+        assert await written
     assert (await raft.row(granted)).state == "completed"

@@ -208,6 +208,16 @@ def _is_of_the_connection(original: BaseException | None, state: str) -> bool:
     return state[:2] in {"08", "57"} or state in _HUNG_UP_ON
 
 
+def _of_a_standby(error: DBAPIError | PoolTimeout) -> Unavailable | None:
+    """A transaction that may write met a server that takes no writes: a failover isn't over."""
+    original = error.orig if isinstance(error, DBAPIError) else None
+    if not isinstance(original, pg.ReadOnlySqlTransaction):
+        return None
+    return DatabaseUnavailable(
+        "The database takes no writes now.", retry_after=timedelta(seconds=5)
+    )
+
+
 class Database:
     """A bounded pool to PostgreSQL, and the transactions on it. Open one per process."""
 
@@ -283,7 +293,8 @@ class Database:
                 # Also rolls back. Shielded: a cancelled request still returns its connection.
                 await asyncio.shield(_close(session))
         except (DBAPIError, PoolTimeout) as error:
-            if (known := translate(error)) is not None:
+            known = translate(error) or (None if read_only else _of_a_standby(error))
+            if known is not None:
                 raise known from error
             raise
         await self._tell(session)

@@ -1,7 +1,7 @@
 """Writes how attempts ended: in batches, and for as long as it takes.
 
-While PostgreSQL is absent the attempts' results are held here; they are written when it is back,
-unless their leases were lost meanwhile.
+While PostgreSQL is absent, or takes no writes, the attempts' results are held here; they are written
+when it does again, unless their leases were lost meanwhile. Only what it would never store is given up.
 """
 
 import asyncio
@@ -72,7 +72,9 @@ class EndingWriter:
         while True:
             try:
                 return await self._connection.run(lambda found: finish(found, endings))
-            except Unavailable as error:
+            except (Unavailable, psycopg.Error) as error:
+                if _is_of_the_values(error):
+                    raise
                 if pauses.is_first:
                     log.warning("job results wait for PostgreSQL", count=len(endings), error=error)
                 await asyncio.sleep(pauses.take())
@@ -107,6 +109,20 @@ _REFUSED: Final = {
     "code": "job.not_storable",
     "detail": "PostgreSQL refused to store how this job ended.",
 }
+
+
+_OF_VALUES: Final = frozenset({"22", "23", "54"})
+"""Classes of states: data exception, integrity constraint, program limit (PostgreSQL, app. A)."""
+
+
+def _is_of_the_values(error: Unavailable | psycopg.Error) -> bool:
+    """Whether no server would ever store it; without a state psycopg itself could not send it.
+
+    Anything else (a standby, a schema in the midst of a change) is the server's trouble, and ends.
+    """
+    if isinstance(error, Unavailable):
+        return False
+    return (error.sqlstate or "22")[:2] in _OF_VALUES
 
 
 def _answer(pending: _Pending, *, counts: bool) -> None:
