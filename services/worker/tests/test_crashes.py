@@ -5,6 +5,7 @@ import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import httpx
 import psutil
 import pytest
 
@@ -30,6 +31,19 @@ def is_zombie(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+async def until_problems(fleet: "Raft", *problems: str) -> None:
+    """Wait until the worker is ready, or says why not."""
+    url = f"{fleet.programs[0].management_url}/health/ready"
+
+    async def are_so() -> bool:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(url)
+        assert answer.status_code == (503 if answer.json()["problems"] else 200)
+        return answer.json()["problems"] == list(problems)
+
+    await fleet.until(are_so)
 
 
 async def test_the_jobs_of_a_killed_worker_run_again(raft: "Raft", gate: str) -> None:
@@ -58,7 +72,9 @@ async def test_a_killed_child_is_replaced_and_its_jobs_run_again(fleet: "Raft", 
     job = await fleet.enqueue("test.effect", gate=gate)
     ((_, pid),) = await fleet.until_started(job)
     os.kill(pid, signal.SIGKILL)
+    await until_problems(fleet, "no worker process runs")
     await fleet.until_started(job, 2)
+    await until_problems(fleet)
     await fleet.open_gate(gate)
     row = await fleet.until_state(job)
     assert (row.state, row.attempt, row.crashes) == (JobState.COMPLETED, 2, 1)

@@ -57,6 +57,16 @@ def test_every_answer_is_guarded_and_quotes_nothing(  # noqa: PLR0917 - the tabl
     assert b"canary" not in answer.body.lower()  # type: ignore[attr-defined]
 
 
+def test_a_process_that_is_not_ready_any_more_has_started_all_the_same() -> None:
+    """Else a drain would look like a start that takes too long, and be ended."""
+    health = Health(problems=lambda: ["draining"])
+    with management("127.0.0.1", 0, health, CollectorRegistry()) as url:
+        parts = urlsplit(url)
+        address = (parts.hostname or "", parts.port or 0)
+        assert ask(address, "GET", "/health/ready").status == 503
+        assert ask(address, "GET", "/health/startup").status == 200
+
+
 def test_connections_beyond_the_limit_are_hung_up_on(address: Address) -> None:
     """Each has a thread; an answer shows that it has begun."""
     with ExitStack() as stack:

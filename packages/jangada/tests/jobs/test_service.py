@@ -224,7 +224,10 @@ async def test_what_has_ended_otherwise_cannot_be_cancelled(
             await service.cancel(session, person.tenant_id, id_)
 
 
-@pytest.mark.parametrize("state", [JobState.DISCARDED, JobState.CANCELLED, *WAITING_STATES])
+@pytest.mark.parametrize(
+    "state",
+    [JobState.DISCARDED, JobState.CANCELLED, JobState.SCHEDULED, JobState.RETRYABLE],
+)
 async def test_what_waits_or_was_given_up_can_be_tried_again(
     database: Database, person: Person, told: list[tuple[str, str]], state: JobState
 ) -> None:
@@ -247,6 +250,16 @@ async def test_what_waits_or_was_given_up_can_be_tried_again(
     assert (job.crashes, job.finished_at, job.cancel_requested_at) == (0, None, None)
     assert job.scheduled_at < datetime(2036, 1, 1, tzinfo=UTC)
     assert told == [("wake", "scales")]
+
+
+async def test_a_job_that_may_start_already_keeps_its_place(
+    database: Database, person: Person
+) -> None:
+    before = datetime(2026, 3, 1, tzinfo=UTC)
+    id_ = await enqueued(database, person, state=JobState.AVAILABLE, scheduled_at=before)
+    async with database.transaction(person.tenant_id) as session:
+        job = await service.retry(session, person.tenant_id, id_)
+    assert (job.state, job.scheduled_at) == (JobState.AVAILABLE, before)
 
 
 async def test_a_job_with_attempts_left_gets_no_more(database: Database, person: Person) -> None:

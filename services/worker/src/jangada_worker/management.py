@@ -39,11 +39,13 @@ HEADERS: Final[Mapping[str, str]] = {
 class Health:
     """What the process knows of itself.
 
-    `problems` names what keeps it from being ready, `degraded` what is absent and can be borne.
+    `problems` names what keeps it from being ready, `degraded` what is absent and can be borne,
+    `starting` what it has still to do before it was ready for the first time.
     """
 
     problems: Callable[[], Sequence[str]]
     degraded: Callable[[], Sequence[str]] = tuple
+    starting: Callable[[], Sequence[str]] = tuple
     last_turn: float = field(default_factory=time.monotonic)
 
     def turn(self) -> None:
@@ -103,9 +105,11 @@ class _Handler(BaseHTTPRequestHandler):
         match self.path.partition("?")[0]:
             case "/health/live":
                 self._answer_health([] if self.server.health.is_live() else ["event loop"])
-            case "/health/ready" | "/health/startup":
+            case "/health/ready":
                 health = self.server.health
                 self._answer_health(health.problems(), health.degraded())
+            case "/health/startup":
+                self._answer_health(self.server.health.starting())
             case "/metrics":
                 body, content_type = exposition(self.server.registry)
                 self._answer(HTTPStatus.OK, content_type, body)

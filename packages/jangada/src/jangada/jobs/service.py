@@ -123,11 +123,14 @@ async def cancel(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
 async def retry(session: AsyncSession, tenant_id: UUID, id: UUID) -> Job:
     """Make a discarded, cancelled or waiting job run now; a spent one gets one more attempt.
 
-    Raises `JobNotRetryable` for one that runs or is completed.
+    One that may start already is left as it is, in its place of the queue. Raises
+    `JobNotRetryable` for one that runs or is completed.
     """
     job = await _locked(session, tenant_id, id)
     if job.state not in RETRYABLE_BY_HAND:
         raise JobNotRetryable(f"Job {id} is {job.state} and cannot be tried again.")
+    if job.state is JobState.AVAILABLE:
+        return job
     job.state = JobState.AVAILABLE
     job.scheduled_at = func.clock_timestamp()
     job.finished_at = None

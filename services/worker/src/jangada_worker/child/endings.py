@@ -1,7 +1,8 @@
 """Writes how attempts ended: in batches, and for as long as it takes.
 
-While PostgreSQL is absent, or takes no writes, the attempts' results are held here; they are written
-when it does again, unless their leases were lost meanwhile. Only what it would never store is given up.
+While PostgreSQL is absent, or takes no writes, the attempts' results are held here; they are
+written when it does again, unless their leases were lost meanwhile. Only what it would never store
+is given up.
 """
 
 import asyncio

@@ -51,7 +51,7 @@ class Supervisor:
         self._ready = asyncio.Event()
         self._is_draining = False
         self._is_valkey_absent = False
-        self._health = Health(self._problems, self._degraded)
+        self._health = Health(self._problems, self._degraded, self._starting)
         # A connection that is dead without a word costs a beat, and another one is made in time.
         beat, timeout = settings.jobs.beat_interval, settings.jobs.worker_timeout
         self._connection = DirectConnection(runtime.database, deadline=(timeout - beat) / 2)
@@ -226,13 +226,16 @@ class Supervisor:
         )
 
     def _problems(self) -> list[str]:
-        """A worker is ready while its processes run and nobody drains it."""
-        problems = []
-        if not self._ready.is_set():
-            problems.append("starting")
+        """A worker is ready while one of its processes runs and nobody drains it."""
+        problems = list(self._starting())
+        if not problems and not any(child.is_ready for child in self._children.values()):
+            problems.append("no worker process runs")
         if self._is_draining or self._stop.asked.is_set():
             problems.append("draining")
         return problems
+
+    def _starting(self) -> list[str]:
+        return [] if self._ready.is_set() else ["starting"]
 
     def _degraded(self) -> list[str]:
         absent = {"postgresql": self._heart.is_absent, "valkey": self._is_valkey_absent}
