@@ -57,6 +57,7 @@ SYSTEM_SCOPE = {
     "jangada.jobs.delivery.sweep.sweep": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.beat": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.bury": "delivery serves all tenants",
+    "jangada.jobs.delivery.workers.find_cancelled": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.hand_back": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.register": "delivery serves all tenants",
 }

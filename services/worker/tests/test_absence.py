@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
+RARE_BEATS = JobsSettings(beat_interval=timedelta(minutes=5), worker_timeout=timedelta(minutes=15))
 UNHURRIED = JobsSettings(
     beat_interval=timedelta(milliseconds=500),
     worker_timeout=timedelta(seconds=6),
@@ -104,8 +105,12 @@ async def test_without_valkey_what_runs_ends_and_the_rest_waits(
 
 
 async def test_a_running_job_is_cancelled_without_valkey(
-    raft: "Raft", worker: "Program", own_valkey: EmbeddedValkey
+    raft: "Raft", own_valkey: EmbeddedValkey
 ) -> None:
+    """And long before the next beat: within two seconds, with the second that it has to end."""
+    raft.settings = raft.settings.model_copy(update={"jobs": RARE_BEATS})
+    await raft.dispatcher()
+    await raft.worker()
     job = await raft.enqueue("test.effect", gate="never")
     await raft.until_started(job)
     own_valkey.stop()

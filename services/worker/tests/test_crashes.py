@@ -40,8 +40,9 @@ async def until_problems(fleet: "Raft", *problems: str) -> None:
     async def are_so() -> bool:
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.get(url)
-        assert answer.status_code == (503 if answer.json()["problems"] else 200)
-        return answer.json()["problems"] == list(problems)
+        said: list[str] = answer.json()["problems"]
+        assert answer.status_code == (503 if said else 200)
+        return said == list(problems)
 
     await fleet.until(are_so)
 

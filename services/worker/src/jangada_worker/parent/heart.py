@@ -1,8 +1,10 @@
 """Registers, beats and buries the children in PostgreSQL, whatever they are doing themselves."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -20,6 +22,9 @@ from jangada_worker.parent.children import Child
 from jangada_worker.patience import Pauses, wait_at_most
 
 log = get_logger(__name__)
+
+LOOK_EVERY: Final = 0.5
+"""How long after a cancel PostgreSQL is asked for it, where Valkey didn't bring it, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +74,32 @@ class Heart:
             self._hurried.clear()
             if await self.beat():
                 pauses.reset()
-                await wait_at_most(self._hurried.wait(), self._interval)
+                await self._rest()
             else:
                 await asyncio.sleep(pauses.take())
+
+    async def _rest(self) -> None:
+        """Until the next beat, or a hurry. Meanwhile what runs may be cancelled without Valkey."""
+        end = time.monotonic() + self._interval
+        while (left := end - time.monotonic()) > 0:
+            if await wait_at_most(self._hurried.wait(), min(left, LOOK_EVERY)):
+                return
+            if left > LOOK_EVERY and any(child.running for child in self._children()):
+                await self._look()
+
+    async def _look(self) -> None:
+        known = [child.worker for child in self._children() if child.worker is not None]
+        try:
+            self._cancel(
+                await self._connection.run(lambda found: workers.find_cancelled(found, known))
+            )
+        except (Unavailable, psycopg.Error) as error:
+            log.debug("no look at what is cancelled", error=error)  # the next beat says more
+
+    def _cancel(self, jobs: frozenset[UUID]) -> None:
+        if jobs:
+            for child in self._children():
+                child.send(CancelJobs(sorted(jobs)))
 
     async def beat(self) -> bool:
         """Bury, register and beat once; whether PostgreSQL took it."""
@@ -97,9 +125,7 @@ class Heart:
         if not known:
             return queues
         answer = await workers.beat(connection, known.keys())
-        if answer.cancelled:
-            for child in children:
-                child.send(CancelJobs(sorted(answer.cancelled)))
+        self._cancel(answer.cancelled)
         dead = [child for worker, child in known.items() if worker not in answer.alive]
         if dead:
             log.warning("workers were declared dead and register anew", count=len(dead))

@@ -83,6 +83,13 @@ async def beat(connection: Connection, workers: Collection[UUID]) -> Beat:
     return Beat(frozenset(row[0] for row in alive), frozenset(row[0] for row in cancelled))
 
 
+async def find_cancelled(connection: Connection, workers: Collection[UUID]) -> frozenset[UUID]:
+    """Which of the workers' jobs are to stop."""
+    async with indexed_scope(connection, "beat"):
+        rows = await (await connection.execute(_CANCELS, [list(workers)])).fetchall()
+    return frozenset(row[0] for row in rows)
+
+
 async def bury(connection: Connection, workers: Collection[UUID]) -> None:
     """These processes have died: the next sweep deals with their jobs, without waiting longer."""
     async with system_scope(connection, "beat"):
