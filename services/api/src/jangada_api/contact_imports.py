@@ -296,11 +296,10 @@ async def _sample(incoming: Incoming) -> tuple[bytes, bool]:
 
 
 @router.get("/v1/contacts/imports/{import_id}", responses=documented(ImportNotFound))
-async def get_import(
-    session: ReadSessionDep, principal: PrincipalDep, runtime: RuntimeDep, import_id: UUID
-) -> ImportOut:
+async def get_import(principal: PrincipalDep, runtime: RuntimeDep, import_id: UUID) -> ImportOut:
     """Read one import: state, progress, statistics and errors."""
-    found, job = await service.get_import(session, principal.tenant_id, import_id)
+    async with runtime.database.read(principal.tenant_id) as session:
+        found, job = await service.get_import(session, principal.tenant_id, import_id)
     return read_import(found, await read_job_now(runtime, job), job.args)
 
 

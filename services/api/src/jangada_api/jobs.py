@@ -4,6 +4,9 @@ The stream of events holds no connection to PostgreSQL: `job_streams` looks for 
 event is a whole snapshot whose id is the job's revision, so a client that resumes has missed
 nothing that matters: it gets the newest one. The stream ends with the job, with the session, or
 with us.
+
+No route asks Valkey for progress while a transaction is open: where it hangs, answers come late,
+but neither connections nor locks are held.
 """
 
 from collections.abc import AsyncIterator
@@ -25,7 +28,7 @@ from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
 from jangada.jobs.models import FINAL_STATES, Job, JobState
 from jangada.jobs.schemas import JobFilter
 from jangada.runtime import Runtime
-from jangada_api.deps import AccountsDep, PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
+from jangada_api.deps import AccountsDep, PrincipalDep, RuntimeDep
 from jangada_api.job_streams import JobReader, JobStreams, StreamLimitReached, TooManyStreams
 from jangada_api.listing import Listing, PageDep
 from jangada_api.openapi import Fault, documented
@@ -111,50 +114,50 @@ def read_job(job: Job, progress: Progress | None) -> JobOut:
 
 
 async def read_job_now(runtime: Runtime, job: Job) -> JobOut:
-    """As `read_job`, with the progress that a running job has reported."""
+    """As `read_job`, with the progress that a running job has reported. Asks Valkey."""
     return read_job(job, (await latest_progress(runtime.queue, [job])).get(job.id))
 
 
 @router.get("", responses=documented())
 async def list_jobs(
     *,
-    session: ReadSessionDep,
     principal: PrincipalDep,
     runtime: RuntimeDep,
     page: PageDep,
     filter: Annotated[JobQuery, Query()],
 ) -> Listing[JobOut]:
     """List jobs, newest first."""
-    found = await service.list_jobs(session, principal.tenant_id, filter, page)
+    async with runtime.database.read(principal.tenant_id) as session:
+        found = await service.list_jobs(session, principal.tenant_id, filter, page)
     progress = await latest_progress(runtime.queue, found.data)
     return Listing[JobOut].of(found, lambda job: read_job(job, progress.get(job.id)))
 
 
 @router.get("/{job_id}", responses=documented(JobNotFound))
-async def get_job(
-    session: ReadSessionDep, principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID
-) -> JobOut:
+async def get_job(principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID) -> JobOut:
     """Read one job: state, progress, result and errors."""
-    return await read_job_now(runtime, await service.get_job(session, principal.tenant_id, job_id))
+    async with runtime.database.read(principal.tenant_id) as session:
+        job = await service.get_job(session, principal.tenant_id, job_id)
+    return await read_job_now(runtime, job)
 
 
 @router.post("/{job_id}:cancel", responses=documented(JobNotFound, JobAlreadyFinished))
-async def cancel_job(
-    session: SessionDep, principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID
-) -> JobOut:
+async def cancel_job(principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID) -> JobOut:
     """Cancel a job: at once while it waits; a running one stops within two seconds.
 
     Cancelling a cancelled job changes nothing.
     """
-    return await read_job_now(runtime, await service.cancel(session, principal.tenant_id, job_id))
+    async with runtime.database.transaction(principal.tenant_id) as session:
+        job = await service.cancel(session, principal.tenant_id, job_id)
+    return await read_job_now(runtime, job)
 
 
 @router.post("/{job_id}:retry", responses=documented(JobNotFound, JobNotRetryable))
-async def retry_job(
-    session: SessionDep, principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID
-) -> JobOut:
+async def retry_job(principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID) -> JobOut:
     """Run a discarded, cancelled or waiting job now."""
-    return await read_job_now(runtime, await service.retry(session, principal.tenant_id, job_id))
+    async with runtime.database.transaction(principal.tenant_id) as session:
+        job = await service.retry(session, principal.tenant_id, job_id)
+    return await read_job_now(runtime, job)
 
 
 @dataclass(frozen=True, slots=True)
