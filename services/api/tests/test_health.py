@@ -19,7 +19,7 @@ from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run
 from jangada.testing import Person
 from jangada_api.app import create_app
-from jangada_api.health import Check
+from jangada_api.health import APPLICATION_NAME, Check
 from jangada_api.management import create_management
 from jangada_api.testing import connect, open_session
 
@@ -87,6 +87,33 @@ async def test_the_api_starts_without_postgresql_and_is_ready_once_it_is_there(
             assert (await caller.get("/v1/jobs")).status_code == 401
             own_postgres.start()
             assert (await client.get("/health/ready")).status_code == 200
+
+
+async def asked_on(database: Database) -> int:
+    """The backend of the connection that checks are made on."""
+    async with database.system_transaction("test") as session:
+        found = text(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = :name"
+            " AND datname = current_database()"
+        )
+        return int((await session.execute(found, {"name": APPLICATION_NAME})).scalar_one())
+
+
+async def test_a_connection_that_hangs_is_left_for_a_new_one(
+    app: FastAPI, database: Database
+) -> None:
+    """As after a failover without a word: the old server answers nothing, the new one is well."""
+    async with management(app) as client:
+        assert (await client.get("/health/ready")).status_code == 200
+        backend = psutil.Process(await asked_on(database))
+        backend.suspend()
+        try:
+            async with asyncio.timeout(30):
+                while (await client.get("/health/ready")).status_code != 200:
+                    pass
+            assert backend.status() == psutil.STATUS_STOPPED
+        finally:
+            backend.resume()
 
 
 async def test_without_valkey_it_is_ready_and_says_degraded(

@@ -2,20 +2,22 @@
 
 Guarantees: an answer within 2.5 s whatever hangs; checks never pile up, because all who ask while
 one is under way wait for that one; no load on the pool can starve them, because PostgreSQL is asked
-on a connection of their own, over the URL that requests use.
+on a connection of their own, over the URL that requests use. A server that vanished without a word
+costs one answer: its connection is hung up, and the next is asked on a new one.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.rows import TupleRow
 
 from jangada.config import DatabaseSettings
+from jangada.connections import Connection, arguments
 from jangada.migrations.run import head
 from jangada.runtime import Runtime
 from jangada.telemetry import describe
@@ -23,6 +25,7 @@ from jangada.telemetry import describe
 DEADLINE_SECONDS: Final = 2.0
 POSTGRESQL: Final = "postgresql"
 VALKEY: Final = "valkey"
+APPLICATION_NAME: Final = "jangada-api-health"
 _QUERY: Final = (
     "SELECT (SELECT max(version_num) FROM alembic_version), rolsuper OR rolbypassrls"
     " FROM pg_roles WHERE rolname = current_user"
@@ -62,14 +65,14 @@ class Postgresql:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
-        self._connection: psycopg.AsyncConnection[TupleRow] | None = None
+        self._connection: Connection | None = None
         self._needed = head()
 
     async def __call__(self) -> str | None:
         try:
             return await self._fault()
         except psycopg.OperationalError:
-            # The connection may have died unseen, with the server it belonged to.
+            # The connection may have died unseen, with the server it belonged to, or hung.
             await self.close()
             return await self._fault()
 
@@ -88,17 +91,14 @@ class Postgresql:
             return f"the schema is at {revision}, {self._needed} is needed: run `jangada migrate`"
         return None
 
-    async def _connect(self) -> psycopg.AsyncConnection[TupleRow]:
-        return await psycopg.AsyncConnection.connect(
-            self._settings.url.get_secret_value(),
+    async def _connect(self) -> Connection:
+        connection = await Connection.connect(
+            **arguments(self._settings, self._settings.url, APPLICATION_NAME),
             autocommit=True,
             prepare_threshold=None,
-            connect_timeout=max(2, round(self._settings.connect_timeout.total_seconds())),
-            application_name="jangada-api-health",
-            keepalives_idle=5,
-            keepalives_interval=2,
-            keepalives_count=3,
         )
+        connection.deadline = timedelta(seconds=DEADLINE_SECONDS)
+        return connection
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
