@@ -274,18 +274,36 @@ async def test_an_ambiguous_row_can_be_corrected(importer: "Importer") -> None:
     await put(importer, A, B_PHONE)
     job = await importer.start(
         "_line,First Name,Last Name,E-mail,E-mail 2 - Value,Phone,Company,Notes\n"
-        ",Ana,Lima,A@b.co,x@y.co,(11) 98765-4321,Acme,=n\n"
+        ",Ana,Lima,A@b.co ::: c@b.co ::: d@b.co,x@y.co,(11) 98765-4321:::99,Acme,=n,over,,flow\n"
     )
     statistics = await importer.run(job)
     assert statistics["rejected_by_reason"] == {"ambiguous_match": 1}
     rejects = await importer.rejects(job)
     assert rejects.splitlines()[1] == (
-        f"2,Phone,ambiguous_match,,Ana Lima,,a@b.co,x@y.co,{PHONE},Acme,'=n"
+        f"2,Phone,ambiguous_match,,Ana Lima,,a@b.co ::: c@b.co ::: d@b.co,x@y.co,'{PHONE} ::: 99,"
+        "Acme,'=n,over,,flow"
     )
     assert await importer.counts(rejects.replace(PHONE, OTHER)) == {"updated": 1}
     ana = next(each for each in await importer.contacts() if each.email == "a@b.co")
     assert (ana.name, ana.phone, ana.company) == ("Ana Lima", OTHER, "Acme")
-    assert ana.attributes == {"E-mail 2 - Value": "x@y.co", "Notes": "=n"}
+    assert ana.attributes == {
+        "E-mail (more)": "c@b.co ::: d@b.co",
+        "E-mail 2 - Value": "x@y.co",
+        "Phone (more)": "99",
+        "Notes": "=n",
+        "column_8": "over",
+        "column_10": "flow",
+    }
+
+
+async def test_columns_that_only_look_like_overflow_are_none(importer: "Importer") -> None:
+    await put(importer, A, B_PHONE)
+    job = await importer.start(
+        f"email,email (more),phone,column_999999999\na@b.co,m,{PHONE},n,over\n"
+    )
+    await importer.run(job)
+    rejects = await importer.rejects(job)
+    assert rejects.splitlines()[1] == f"2,phone,ambiguous_match,a@b.co,m,{PHONE},n,over"
 
 
 async def test_tenants_do_not_see_each_other(importer: "Importer", runtime: Runtime) -> None:

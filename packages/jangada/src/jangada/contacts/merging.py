@@ -21,6 +21,7 @@ from uuid import UUID
 from psycopg import IsolationLevel, errors, sql
 
 from jangada.contacts.reading.columns import NAME_PARTS, Field, Layout
+from jangada.contacts.reading.rows import SEVERAL, rest_name
 from jangada.contacts.reasons import Reason
 from jangada.contacts.schemas import OnConflict, Statistics
 from jangada.contacts.staging import Connection, Stage
@@ -213,23 +214,45 @@ async def _count(
     return int(row[0]) if row else 0
 
 
+# Numbers in names of the header itself don't count: a series up to them could be of any length.
+_OVERFLOW: Final[LiteralString] = """
+    ARRAY(
+        SELECT coalesce(attributes ->> ('column_' || number), '') FROM generate_series({first}, (
+            SELECT max(substring(name FROM 8)::integer) FROM jsonb_object_keys(attributes) name
+            WHERE name ~ '^column_[0-9]{{1,9}}$' AND name <> ALL({names})
+        )) number
+    )
+"""
+
+
 def _ambiguous_rejects(layout: Layout) -> sql.Composed:
-    """The ambiguous rows as rejects, their cells in normal form, which reads the same."""
-    shown = _shown(layout)
-    cells = [
-        sql.SQL("coalesce({}, '')").format(sql.Identifier(shown[index]))
-        if index in shown
-        else sql.SQL("coalesce(attributes ->> {}, '')").format(sql.Literal(name))
-        for index, name in enumerate(layout.names)
-    ]
+    """The ambiguous rows as rejects: their cells in normal form, which reads the same."""
+    cells = [_cell(layout, index) for index in range(len(layout.names))]
     return sql.SQL(
         "INSERT INTO staged_rejects (line, column_name, reason, cells)"
-        " SELECT line, {column}, {reason}, to_jsonb(ARRAY[{cells}]::text[])"
+        " SELECT line, {column}, {reason}, to_jsonb(ARRAY[{cells}]::text[] || {overflow})"
         " FROM matches JOIN latest USING (line) WHERE is_ambiguous"
     ).format(
         column=sql.Literal(layout.names[layout.columns(Field.PHONE)[0]]),
         reason=sql.Literal(str(Reason.AMBIGUOUS_MATCH)),
         cells=sql.SQL(", ").join(cells),
+        overflow=sql.SQL(_OVERFLOW).format(
+            first=layout.positions + 1, names=sql.Literal([*layout.names])
+        ),
+    )
+
+
+def _cell(layout: Layout, index: int) -> sql.Composed:
+    """What a row's cell in this column said, from the staged values."""
+    name, value = layout.names[index], _shown(layout).get(index)
+    if value is None:
+        return sql.SQL("coalesce(attributes ->> {}, '')").format(sql.Literal(name))
+    first = sql.SQL("coalesce({}, '')").format(sql.Identifier(value))
+    rest = rest_name(name)
+    if value not in {"email", "phone"} or rest in layout.names:
+        return first
+    return sql.SQL("{} || coalesce({} || (attributes ->> {}), '')").format(
+        first, sql.Literal(f" {SEVERAL} "), sql.Literal(rest)
     )
 
 

@@ -35,8 +35,13 @@ from jangada.contacts.texts import (
 
 COPY_COLUMNS: Final = ("line", "email", "phone", "name", "name_key", "company", "attributes")
 NULL: Final = r"\N"
-_SEVERAL: Final = ":::"
+SEVERAL: Final = ":::"
 """Google puts several addresses into one cell with this between them."""
+
+
+def rest_name(column: str) -> str:
+    """The attribute that has what of a cell with several values comes after the first."""
+    return f"{column} (more)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +223,10 @@ class RowChecker:
 
     def _first_values(self, work: _Work, what: Field) -> list[str]:
         cells = self._chosen(work, what)
-        if _SEVERAL not in "".join(cells):
+        if SEVERAL not in "".join(cells):
             return cells
-        split = [cell.partition(_SEVERAL) for cell in cells]
-        name = f"{self._names[self._layout.columns(what)[0]]} (more)"
+        split = [cell.partition(SEVERAL) for cell in cells]
+        name = rest_name(self._names[self._layout.columns(what)[0]])
         work.extras[name] = [more.strip() for _, _, more in split]
         return [first.strip() for first, _, _ in split]
 
