@@ -42,6 +42,7 @@ SYSTEM_SCOPE = {
     "jangada.accounts.service.sign_in._open": "the tenant is known only afterwards",
     "jangada.accounts.throttle._count_in_postgres": "nobody is signed in yet",
     "jangada.accounts.throttle._spent_in_postgres": "nobody is signed in yet",
+    "jangada.contacts.housekeeping.prune_rejects": "ends what has expired, whosever it is",
     "jangada.db.check_role": "asks PostgreSQL about the role",
     "jangada.files.uploads._remove": "sweeps blobs of uploads that broke off",
     "jangada.files.uploads.sweep_uploads": "sweeps uploads that broke off",

@@ -169,9 +169,8 @@ class ApiSettings(Section):
     max_connections: int = Field(
         1000,
         ge=1,
-        description="Connections that one process has open at once on each of its ports; more are "
-        "answered 503. Raise it where many clients keep connections; each needs a file (`ulimit "
-        "-n`) and, while it sends, up to 64 KiB.",
+        description="Connections that one process has open at once on each of its ports; more get "
+        "503. Each needs a file (`ulimit -n`) and, while it sends, up to 64 KiB.",
     )
     shutdown_timeout: Duration = Field(
         timedelta(seconds=20), description="How long open requests may go on after SIGTERM."
@@ -274,6 +273,11 @@ class ContactsSettings(Section):
         ge=10,
         description="Rows that an import validates between two looks at cancel and progress.",
     )
+    rejects_retention: Duration = Field(
+        timedelta(days=30),
+        description="How long the rejected rows of an import are kept. They are personal data, and "
+        "not counted against the tenant's storage: shorten it where files are large and bad.",
+    )
 
 
 class JobsSettings(Section):
@@ -287,7 +291,6 @@ class JobsSettings(Section):
         description="A worker silent for so long counts as dead and its jobs start elsewhere. At "
         "least three beats.",
     )
-
     sweep_interval: Duration = Field(
         timedelta(seconds=1), description="How often dead workers are looked for."
     )
@@ -345,8 +348,7 @@ class TelemetrySettings(Section):
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto",
-        description="`json` is one object a line; `console` is for reading; `auto` is console on "
-        "a terminal.",
+        description="`json`: one object a line; `console`: to read; `auto`: that on a terminal.",
     )
     otlp_endpoint: str | None = Field(
         None,

@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 
 from jangada.accounts.runtime import open_accounts
 from jangada.config import Settings
+from jangada.contacts.housekeeping import keeping_house
 from jangada.db import Database
 from jangada.errors import Unavailable
 from jangada.files.uploads import sweeping
@@ -135,6 +136,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(watch_pool(app.state.registry, runtime.database.pool_usage))
         app.state.accounts = await stack.enter_async_context(open_accounts(runtime))
         await stack.enter_async_context(sweeping(runtime))
+        await stack.enter_async_context(keeping_house(runtime))
         app.state.health = await stack.enter_async_context(open_health(runtime))
         streams = open_streams(runtime, app.state.health.stopping)
         app.state.streams = await stack.enter_async_context(streams)
