@@ -65,22 +65,21 @@ class DatabaseSettings(Section):
 
     url: SecretStr = Field(
         SecretStr("postgresql://jangada@localhost:5432/jangada"),
-        description="PostgreSQL ≥ 15, as a `postgresql://` URL. May point at pgbouncer in "
-        "transaction mode. The role must be neither superuser nor BYPASSRLS: row-level security "
-        "would not hold for it.",
+        description="PostgreSQL ≥ 15, as a `postgresql://` URL; pgbouncer in transaction mode will "
+        "do. The role must be neither superuser nor BYPASSRLS: row-level security would not hold.",
     )
     direct_url: SecretStr | None = Field(
         None,
-        description="A URL that reaches PostgreSQL itself, for what needs a session: the "
-        "migrations' lock, LISTEN, import stages and the dispatcher. Set it whenever `url` goes "
-        "through a pooler. Default: `url`.",
+        description="A URL that reaches PostgreSQL itself: migrations, import stages and delivery "
+        "need a session. Set it whenever `url` goes through a pooler. Default: `url`.",
     )
     pool_size: int = Field(
         10,
         ge=1,
         le=500,
-        description="Connections that one process keeps at most. Processes × pool_size must stay "
-        "below max_connections.",
+        description="Pooled connections of one process at most. Beside them are direct ones: 2 of "
+        "an API process; 1 of a worker, 2 of each of its processes and 1 of each import that it "
+        "runs; 3 of a dispatcher. All of all processes must stay below max_connections.",
     )
     pool_timeout: Duration = Field(
         timedelta(seconds=2),
@@ -101,8 +100,8 @@ class DatabaseSettings(Section):
     )
     transaction_pooling: bool = Field(
         default=False,
-        description="True when `url` goes through a transaction pooler (pgbouncer): server-side "
-        "prepared statements are then not used on it.",
+        description="Whether `url` is a transaction pooler's (pgbouncer), which bears no prepared "
+        "statements.",
     )
 
     _understood = field_validator("url", "direct_url")(postgresql_url)
