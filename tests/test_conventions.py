@@ -25,6 +25,7 @@ import jangada_api
 import jangada_queue
 import jangada_worker
 from jangada.config import known_keys
+from jangada.environment import PREFIX
 from jangada.errors import KINDS, JangadaError
 from jangada.jobs.schemas import JobArgs
 
@@ -204,6 +205,19 @@ def test_every_job_kind_is_unique() -> None:
 def test_every_setting_is_documented() -> None:
     page = (ROOT / "docs/settings.md").read_text("utf-8")
     assert [key for key in known_keys() if f"**`{key}`**" not in page] == []
+
+
+def test_every_setting_is_read() -> None:
+    """By a name behind a dot somewhere in production; a definition has none."""
+    read = {
+        node.attr
+        for source in sources()
+        if source.is_production
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Attribute)
+    }
+    names = {key: key.removeprefix(PREFIX).rpartition("__")[2].lower() for key in known_keys()}
+    assert [key for key, name in names.items() if name not in read] == []
 
 
 def test_no_file_names_this_machine_or_a_registry() -> None:

@@ -49,6 +49,7 @@ class Process:
             "JANGADA_DATABASE__URL": settings.database.url.get_secret_value(),
             "JANGADA_VALKEY__URL": settings.valkey.url.get_secret_value(),
             "JANGADA_AUTH__MASTER_KEY": MASTER_KEY,
+            "JANGADA_STORAGE__URL": settings.storage.url,
             "JANGADA_API__PORT": "0",
             "JANGADA_API__MANAGEMENT_PORT": "0",
             "JANGADA_TELEMETRY__LOG_FORMAT": "json",
@@ -324,6 +325,15 @@ async def test_a_missing_key_is_named_and_the_exit_code_is_1(settings: Settings)
     assert ran.returncode == 1
     assert "JANGADA_AUTH__MASTER_KEY" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+async def test_in_production_files_at_a_relative_path_are_refused(settings: Settings) -> None:
+    process = Process(settings, JANGADA_STORAGE__URL="file://.jangada/files")
+    _, log = process.child.communicate(timeout=WAIT_SECONDS)
+    assert (process.child.returncode, process.urls) == (1, {})
+    assert "JANGADA_STORAGE__URL: is a relative path" in log
+    assert "file:///" in log
+    assert "Traceback" not in log
 
 
 async def started_at(url: str) -> str:

@@ -54,7 +54,7 @@ BEATS: Final = 3
 
 
 class Environment(StrEnum):
-    """What an installation is for; production refuses what only a laptop may do."""
+    """What an installation is for; production refuses to start on what only a laptop may do."""
 
     DEVELOPMENT = "development"
     PRODUCTION = "production"
@@ -373,7 +373,8 @@ class Settings(BaseSettings):
 
     environment: Environment = Field(
         Environment.PRODUCTION,
-        description="`development` relaxes what only a laptop needs relaxed; `jangada up` sets it.",
+        description="In `production` the API doesn't start with files at a relative path, which "
+        "each process would look for elsewhere. `jangada up` sets `development`.",
     )
     database: DatabaseSettings = DatabaseSettings()
     valkey: ValkeySettings = ValkeySettings()

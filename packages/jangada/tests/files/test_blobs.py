@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from jangada.config import StorageSettings
+from jangada.config import Environment, Settings, StorageSettings
 from jangada.environment import InvalidSettings
-from jangada.files.blobs import BlobStore, batches, open_blobs
+from jangada.files.blobs import BlobStore, batches, open_blobs, refuse_makeshift_storage
 from jangada.files.errors import BlobNotFound, StorageUnavailable
 
 pytestmark = pytest.mark.anyio
@@ -231,6 +231,25 @@ async def test_a_bucket_that_is_absent_is_unavailable(s3: Any) -> None:  # noqa:
 def test_settings_that_no_store_understands_are_named(url: str, options: dict[str, str]) -> None:
     with pytest.raises(InvalidSettings, match="JANGADA_STORAGE__URL"):
         open_blobs(StorageSettings(url=url, options=options))
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        (Environment.DEVELOPMENT, "file://.jangada/files"),
+        (Environment.PRODUCTION, "file:///srv/files"),
+        (Environment.PRODUCTION, "s3://bucket/prefix"),
+    ],
+)
+def test_storage_that_all_processes_find_is_let_through(environment: Environment, url: str) -> None:
+    settings = Settings(environment=environment, storage=StorageSettings(url=url))
+    assert settings.storage.url == url
+    refuse_makeshift_storage(settings)
+
+
+def test_a_relative_path_is_refused_in_production() -> None:
+    with pytest.raises(InvalidSettings, match=r"JANGADA_STORAGE__URL: .*`file:///`"):
+        refuse_makeshift_storage(Settings(environment=Environment.PRODUCTION))
 
 
 def test_equal_settings_share_a_store(tmp_path: Path) -> None:

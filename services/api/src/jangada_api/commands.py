@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from jangada.config import Settings
+from jangada.files.blobs import refuse_makeshift_storage
 from jangada.runtime import start
 
 Port = typer.Option(min=0, max=65535, help="Instead of the setting; 0 takes a free one.")
@@ -29,6 +30,7 @@ def api(
     from jangada_api.reload import run_with_reload  # noqa: PLC0415 - as said
 
     settings = start(server.SERVICE)
+    refuse_makeshift_storage(settings)
     settings = with_options(settings, host=host, port=port, management_port=management_port)
     sockets = server.open_sockets(settings)
     if reload:

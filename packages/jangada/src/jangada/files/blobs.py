@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote
 
-from jangada.config import StorageSettings
+from jangada.config import Environment, Settings, StorageSettings
 from jangada.environment import InvalidSettings
 from jangada.errors import FieldError
 
@@ -44,6 +44,20 @@ def open_blobs(settings: StorageSettings) -> BlobStore:
     Raises `InvalidSettings` for a URL or an option that no store understands.
     """
     return _open(settings.url, tuple(sorted(settings.options.items())))
+
+
+def refuse_makeshift_storage(settings: Settings) -> None:
+    """Raise `InvalidSettings` for files in production at a path that depends on who looks.
+
+    API and workers would each look below their own working directory.
+    """
+    path = settings.storage.url.removeprefix("file://")
+    is_relative = path != settings.storage.url and not path.startswith("/")
+    if is_relative and settings.environment is Environment.PRODUCTION:
+        raise invalid_url(
+            "is a relative path, which API and workers may take for different folders; give "
+            "`file:///` and an absolute path that all of them reach, or an object store"
+        )
 
 
 @lru_cache(maxsize=4)
