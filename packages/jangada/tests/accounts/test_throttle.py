@@ -12,14 +12,20 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 from sqlalchemy import func, select, text
 
-from jangada.accounts.errors import EmailTaken, PasswordWrong, SignInFailed, SignInThrottled
+from jangada.accounts.errors import (
+    EmailTaken,
+    HashingBusy,
+    PasswordWrong,
+    SignInFailed,
+    SignInThrottled,
+)
 from jangada.accounts.models import SignInFailure
 from jangada.accounts.runtime import Accounts
 from jangada.accounts.schemas import Client, Registration
 from jangada.accounts.service import housekeeping
 from jangada.accounts.service.profile import confirm_password
 from jangada.accounts.service.registration import register
-from jangada.accounts.throttle import network
+from jangada.accounts.throttle import MOST_IN_TURN, network
 from jangada.auth_settings import ThrottleSettings
 from jangada.config import Settings, ValkeySettings
 from jangada.local.valkey import EmbeddedValkey
@@ -160,6 +166,27 @@ async def test_twenty_good_sign_ins_at_once_are_all_let_in(
     await sign_up()
     people = await asyncio.gather(*(sign_in(through=strict) for _ in range(20)))
     assert len({person.who.session_id for person in people}) == 20
+
+
+async def test_a_burst_on_one_account_is_shed_and_keeps_nobody_else_waiting(
+    strict: Accounts, sign_in: Enter
+) -> None:
+    throttle = strict.throttle
+    attacked = throttle.account("nobody@example.com")
+
+    async def wait() -> None:
+        async with throttle.turn(attacked):
+            pass
+
+    async with throttle.turn(attacked):
+        waiting = [asyncio.create_task(wait()) for _ in range(MOST_IN_TURN - 1)]
+        await asyncio.sleep(0)
+        with pytest.raises(HashingBusy) as busy:
+            await sign_in("nobody@example.com", through=strict)
+        assert busy.value.retry_after == timedelta(seconds=1)
+        assert await outcome(sign_in("else@example.com", through=strict)) is SignInFailed
+    await asyncio.gather(*waiting)
+    assert await outcome(sign_in("nobody@example.com", through=strict)) is SignInFailed
 
 
 async def test_the_window_ends(strict: Accounts, sign_up: Enter, sign_in: Enter) -> None:

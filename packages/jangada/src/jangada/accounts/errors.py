@@ -87,7 +87,7 @@ class SessionNotFound(NotFound):
 
 
 class HashingBusy(Unavailable):
-    """More passwords wait to be hashed than the settings allow."""
+    """More sign-ins wait, in all or for one account, than a process bears."""
 
     code = "auth.busy"
 

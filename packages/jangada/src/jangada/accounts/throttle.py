@@ -15,7 +15,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv6Address, ip_address
 from typing import Final
@@ -24,12 +24,16 @@ from weakref import WeakValueDictionary
 from redis.exceptions import RedisError
 from sqlalchemy import text
 
-from jangada.accounts.errors import SignInThrottled
+from jangada.accounts.errors import HashingBusy, SignInThrottled
 from jangada.runtime import Runtime, derived_key
 
 _PURPOSE: Final = "accounts: throttle"
 _PREFIX: Final = "jangada:sign-in:"
 _IPV6_NETWORK: Final = 64
+
+_RETRY_AFTER: Final = timedelta(seconds=1)
+MOST_IN_TURN: Final = 24
+"""Attempts on one count that a process has under way or waiting; more are shed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,14 @@ def refuse(spent: Spent) -> None:
         )
 
 
+@dataclass(slots=True, weakref_slot=True)
+class _Turns:
+    """The attempts on one count, of which one is made at a time."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    attempts: int = 0
+
+
 class Throttle:
     """Counts failures of one process's sign-ins where all processes see them."""
 
@@ -58,7 +70,7 @@ class Throttle:
         self._runtime = runtime
         self._settings = runtime.settings.auth.throttle
         self._key = derived_key(runtime.settings, _PURPOSE)
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[str, _Turns] = WeakValueDictionary()
 
     def account(self, email_key: str) -> Count:
         """The count of an account, wherever the failures come from."""
@@ -80,7 +92,10 @@ class Throttle:
 
     @asynccontextmanager
     async def attempt(self, *counts: Count) -> AsyncIterator[None]:
-        """One attempt, in its turn. Raises `SignInThrottled` when a count is used up."""
+        """One attempt, in its turn.
+
+        Raises `SignInThrottled` when a count is used up, and `HashingBusy`.
+        """
         async with self.turn(counts[0]):
             await self.refuse_spent(*counts)
             yield
@@ -89,11 +104,20 @@ class Throttle:
     async def turn(self, count: Count) -> AsyncIterator[None]:
         """A process makes attempts on a count one after another.
 
-        So a burst cannot slip through between the look and the count.
+        So a burst cannot slip through between the look and the count. Nor does one keep everybody
+        waiting: raises `HashingBusy` where too many wait already.
         """
-        lock = self._locks.setdefault(count.key, asyncio.Lock())
-        async with lock:
-            yield
+        turns = self._turns.setdefault(count.key, _Turns())
+        if turns.attempts >= MOST_IN_TURN:
+            raise HashingBusy(
+                "Too many attempts at once; try again in a moment.", retry_after=_RETRY_AFTER
+            )
+        turns.attempts += 1
+        try:
+            async with turns.lock:
+                yield
+        finally:
+            turns.attempts -= 1
 
     async def count(self, *counts: Count) -> None:
         """Count a failure."""
