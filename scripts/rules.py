@@ -42,6 +42,9 @@ GOES_OUT = {
 DEADLINES = {"asyncio.timeout", "asyncio.wait_for", "anyio.fail_after", "anyio.move_on_after"}
 WITH_DEADLINES = {"arguments"}  # of jangada.connections
 SLEEPS = {"asyncio.sleep", "anyio.sleep", "time.sleep", "sleep"}
+PG_SLEEP = re.compile(r"pg_sleep\(([0-9.]+)")
+HANGS = 10.0
+"""Seconds from which on a statement is meant to be ended by somebody, not waited for."""
 WAITS = ("assert_", "expect", "until", "wait_until")
 CLAIMS = {"raises", "warns", "fail", "timeout", "wait_for", "fail_after"}
 
@@ -201,19 +204,42 @@ def suppression(source: Source) -> Iterator[Fault]:
             yield number, f"noqa {found['codes']} without a reason"
 
 
+def _is_loop(node: ast.AST) -> bool:
+    return isinstance(node, ast.While)
+
+
 @rule
 def sleep(source: Source) -> Iterator[Fault]:
     """Tests wait for what they wait for: by a signal, else by asking again and again."""
     for call in _calls(source):
         yields = call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
-        asks = any(isinstance(node, ast.While) for node in parents(call))
+        asks = any(map(_is_loop, parents(call)))
         if source.is_test and called(call) in SLEEPS and not yields and not asks:
             yield call.lineno, "sleep in a test"
+    for node in ast.walk(source.tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        found = PG_SLEEP.search(text) if source.is_test and isinstance(text, str) else None
+        if found and float(found[1]) < HANGS and not any(map(_is_loop, parents(node))):
+            yield node.lineno, "sleep in a test"  # type: ignore[attr-defined] # an expression
+
+
+def _imported_from_us(source: Source) -> set[str]:
+    """The names under which a file knows what it imported from our packages."""
+    found = (node for node in ast.walk(source.tree) if isinstance(node, ast.ImportFrom))
+    ours = (node for node in found if (node.module or "").startswith("jangada"))
+    return {alias.asname or alias.name for node in ours for alias in node.names}
 
 
 @rule
 def mock(source: Source) -> Iterator[Fault]:
-    """Our own code is never replaced in a test."""
+    """Our own code is never replaced in a test; constants (in capitals) may be."""
+    ours = _imported_from_us(source)
+    for call in _calls(source) if source.is_test else ():
+        if called(call).endswith("monkeypatch.setattr") and len(call.args) > 1:
+            target, name = call.args[:2]
+            is_code = isinstance(name, ast.Constant) and not str(name.value).isupper()
+            if is_code and isinstance(target, ast.Name) and target.id in ours:
+                yield call.lineno, "our own code is replaced"
     for node in ast.walk(source.tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

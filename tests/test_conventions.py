@@ -67,6 +67,7 @@ SYSTEM_SCOPE = {
 LAWFUL = Path("packages/jangada/src/jangada/example.py")
 TEST = Path("packages/jangada/tests/test_example.py")
 LONG = "x = 1\n" * 501
+IMPORT = "from jangada.accounts import keyring"
 
 PLANTED = [
     ("commit", LAWFUL, "async def f(s):\n    await s.commit()"),
@@ -86,7 +87,9 @@ PLANTED = [
     ("banner", LAWFUL, "# ---------- helpers ----------"),
     ("suppression", LAWFUL, "x = 1  # noqa" + ": E501"),
     ("sleep", TEST, "async def test_a():\n    await asyncio.sleep(0.1)\n    assert True"),
+    ("sleep", TEST, "async def test_a():\n    await run('pg_" + "sleep(1.5)')\n    assert True"),
     ("mock", TEST, "from unittest.mock import patch"),
+    ("mock", TEST, f"{IMPORT}\ndef f(monkeypatch): monkeypatch.setattr(keyring, 'read_keys', f)"),
     ("claim", TEST, "def test_a():\n    f()"),
 ]
 
@@ -102,6 +105,8 @@ ALLOWED = [
     ("suppression", LAWFUL, "x = 1  # noqa" + ": E501 - a URL"),
     ("sleep", TEST, "async def test_a():\n    await asyncio.sleep(0)\n    assert True"),
     ("sleep", TEST, "async def until(f):\n    while not f():\n        await asyncio.sleep(0.1)"),
+    ("sleep", TEST, "async def test_a():\n    await run('SELECT pg_sleep(30)')\n    assert True"),
+    ("mock", TEST, f"{IMPORT}\ndef f(monkeypatch): monkeypatch.setattr(keyring, 'AT_ONCE', 0)"),
     ("claim", TEST, "def check():\n    assert True\ndef test_a():\n    check()"),
 ]
 

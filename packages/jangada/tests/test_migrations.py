@@ -193,6 +193,7 @@ async def waiting_runners(connection: psycopg.AsyncConnection[tuple[Any, ...]]) 
     """Asked now and then: the runners need the processor more."""
     row = await (
         await connection.execute(
+            # allow sleep: it is asked again and again
             """SELECT count(*) FROM pg_sleep(0.05), pg_locks
             WHERE locktype = 'advisory' AND NOT granted"""
         )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 LEASE = timedelta(seconds=1)
+RENEWALS_OF_A_LEASE = 3
 LONG = timedelta(minutes=1)
 
 
@@ -91,6 +92,21 @@ class Bay:
             return all(getattr(depth, name) == value for name, value in wanted.items())
 
         await self.raft.until(reached)
+
+    async def until_renewed(self, times: int) -> None:
+        """Wait until Valkey has begun leases anew so many times more: only a renewal claims so."""
+        valkey = self.raft.runtime.valkey
+
+        async def renewals() -> int:
+            found = (await valkey.info("commandstats")).get("cmdstat_xclaim", {"calls": 0})
+            return int(found["calls"])
+
+        before = await renewals()
+
+        async def enough() -> bool:
+            return await renewals() >= before + times
+
+        await self.raft.until(enough)
 
 
 @pytest.fixture
@@ -199,7 +215,7 @@ async def test_a_job_that_is_to_run_alone_waits_for_its_neighbours(raft: "Raft",
     await bay.publish(alone, alone=True)
     await bay.publish(later)
     await bay.until_depth(waiting=1, claimed=1)
-    await raft.execute("SELECT pg_sleep(1.5)")
+    await bay.until_renewed(RENEWALS_OF_A_LEASE + 1)
     assert await raft.runtime.queue.expire("default", LEASE) == []
     bay.slots.release()
     await bay.until_granted(2)

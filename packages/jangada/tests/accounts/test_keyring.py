@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from jangada.accounts import keyring
 from jangada.accounts.access_tokens import key_id
@@ -23,7 +23,7 @@ from jangada.accounts.service.sign_in import authenticate
 from jangada.config import DatabaseSettings, Settings
 from jangada.db import Database, new_id
 from jangada.errors import Unavailable
-from jangada.runtime import Runtime, open_runtime
+from jangada.runtime import open_runtime
 from jangada.testing import FrozenClock
 
 pytestmark = pytest.mark.anyio
@@ -129,36 +129,39 @@ async def test_a_token_of_a_key_that_is_unknown_here_is_looked_up(
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
-    """One entry for each time that the keys are read from the database."""
-    reads: list[Runtime] = []
-    read_keys = keyring.read_keys
+async def reads(accounts: Accounts) -> list[str]:
+    """The queries by which the process reads the keys again, once it knows them."""
+    reads: list[str] = []
+    await accounts.keyring.signer()
 
-    async def counted(runtime: Runtime) -> keyring.KeySet:
-        reads.append(runtime)
-        return await read_keys(runtime)
+    def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        if "FROM signing_keys" in statement:
+            reads.append(statement)
 
-    monkeypatch.setattr(keyring, "read_keys", counted)
+    engine = accounts.runtime.database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
     return reads
 
 
 async def test_unknown_key_ids_do_not_read_the_database_each_time(
-    accounts: Accounts, reads: list[Runtime], monkeypatch: pytest.MonkeyPatch
+    accounts: Accounts, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keyring, "LOOK_UP_AT_MOST_EVERY", timedelta(minutes=1))
     for _ in range(50):
         assert await accounts.keyring.find(str(new_id())) is None
+    assert reads == []
+    monkeypatch.setattr(keyring, "LOOK_UP_AT_MOST_EVERY", timedelta(0))
+    assert await accounts.keyring.find(str(new_id())) is None
     assert len(reads) == 1
 
 
 async def test_requests_that_meet_old_keys_read_them_once(
-    accounts: Accounts, reads: list[Runtime]
+    accounts: Accounts, reads: list[str]
 ) -> None:
-    await accounts.keyring.signer()
     assert accounts.keyring._keys is not None
     accounts.keyring._keys = replace(accounts.keyring._keys, read_at=float("-inf"))
     await asyncio.gather(*(accounts.keyring.signer() for _ in range(5)))
-    assert len(reads) == 2
+    assert len(reads) == 1
 
 
 @pytest.mark.usefixtures("without_patience")
