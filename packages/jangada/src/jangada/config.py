@@ -168,8 +168,9 @@ class ApiSettings(Section):
     max_connections: int = Field(
         1000,
         ge=1,
-        description="Connections that one process has open at once on each of its ports; more get "
-        "503. Each needs a file (`ulimit -n`) and, while it sends, up to 64 KiB.",
+        description="Connections that one process has open at once on each of its ports; more are "
+        "answered 503. Raise it where many clients keep connections; each needs a file (`ulimit "
+        "-n`) and, while it sends, up to 64 KiB.",
     )
     shutdown_timeout: Duration = Field(
         timedelta(seconds=20), description="How long open requests may go on after SIGTERM."
@@ -347,7 +348,8 @@ class TelemetrySettings(Section):
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto",
-        description="`json`: one object a line; `console`: to read; `auto`: that on a terminal.",
+        description="`json` is one object a line; `console` is for reading; `auto` is console on "
+        "a terminal.",
     )
     otlp_endpoint: str | None = Field(
         None,
