@@ -6,6 +6,7 @@ A canary is put wherever a client can put something; then the lines are searched
 import json
 import logging
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -17,12 +18,13 @@ from sqlalchemy import insert, select, text
 from jangada.config import Settings
 from jangada.db import Database, new_id
 from jangada.jobs.models import Job
+from jangada.runtime import Runtime
 from jangada.telemetry import get_logger
 from jangada.tenants.models import User
 from jangada.testing import Person
 from jangada_api.app import create_app
 from jangada_api.deps import RuntimeDep, SessionDep
-from jangada_api.testing import LogLines, SignIn
+from jangada_api.testing import LogLines, SignIn, work
 
 pytestmark = pytest.mark.anyio
 
@@ -49,11 +51,23 @@ BODY: dict[str, Any] = {
     "canary": "canary",
 }
 
-OPERATIONS = [
-    (method.upper(), path)
+SUCCESS = {
+    (method.upper(), path): next(int(status) for status in operation["responses"])
     for path, item in create_app(Settings.model_construct()).openapi()["paths"].items()
-    for method in item
-]
+    for method, operation in item.items()
+}
+OPERATIONS = list(SUCCESS)
+PASSWORDS = ("canary birds sing at six", "canary birds sleep at nine")
+FRIEND = {
+    "name": "Canary",
+    "email": "canary.friend@example.org",
+    "phone": "(11) 98765-4321",
+    "company": "Canary & Co",
+    "attributes": {"canary": "=canary"},
+}
+FILE = (
+    b"name,email,canary\nCanary,canary.one@example.org,x\nCanary,canary at example.org,y,canary\n"
+)
 
 router = APIRouter(prefix="/test")
 
@@ -126,6 +140,131 @@ async def test_no_route_logs_what_it_was_sent(
         assert response.status_code < 500
     lines = lines_without_canary(log_lines)
     assert len([line for line in lines if line["event"] == "request"]) == len(OPERATIONS)
+
+
+@dataclass
+class Visitor:
+    """Somebody who uses the API as it is meant to be used, with a canary in every word."""
+
+    client: httpx.AsyncClient
+    token: str = JWT
+    grant: str = ""
+    asked: set[tuple[str, str]] = field(default_factory=set)
+
+    async def ask(
+        self,
+        operation: str,
+        *,
+        at: str = "",
+        headers: dict[str, str] | None = None,
+        **request: Any,  # noqa: ANN401 - as httpx takes it
+    ) -> httpx.Response:
+        """A request that succeeds; `at` is what the path names."""
+        method, template = operation.split()
+        sent = {**HEADERS, "Authorization": f"Bearer {self.token}", **(headers or {})}
+        path = re.sub(r"{\w+}", at, template)
+        answer = await self.client.request(method, path, headers=sent, **request)
+        assert answer.status_code == SUCCESS[method, template], (operation, answer.text)
+        self.asked.add((method, template))
+        return answer
+
+    async def sign_in(self, password: str) -> None:
+        answer = await self.ask("POST /v1/auth/login", json={"email": CANARY, "password": password})
+        self._take(answer.json())
+
+    async def refresh(self) -> None:
+        answer = await self.ask("POST /v1/auth/refresh", json={"refresh_token": self.grant})
+        self._take(answer.json())
+
+    def _take(self, tokens: dict[str, str]) -> None:
+        self.token, self.grant = tokens["access_token"], tokens["refresh_token"]
+
+    async def send_file(self) -> dict[str, Any]:
+        headers = {
+            "Content-Type": "text/csv",
+            "Content-Disposition": 'attachment; filename="canary.csv"',
+        }
+        job: dict[str, Any] = (
+            await self.ask("POST /v1/contacts/imports", headers=headers, content=FILE)
+        ).json()
+        return job
+
+
+async def arrive(visitor: Visitor) -> None:
+    new = {"email": CANARY, "name": "canary", "password": PASSWORDS[0]}
+    await visitor.ask("POST /v1/auth/register", json=new)
+    await visitor.sign_in(PASSWORDS[0])
+    await visitor.refresh()
+    await visitor.ask("GET /.well-known/jwks.json")
+    await visitor.ask("GET /v1/me")
+    await visitor.ask("PATCH /v1/me", json={"name": "Canary Bird"})
+
+
+async def keep_contacts(visitor: Visitor) -> None:
+    friend = (await visitor.ask("POST /v1/contacts", json=FRIEND)).json()
+    made, known = friend["id"], {name: friend[name] for name in ("email", "phone", "company")}
+    listed = await visitor.ask("GET /v1/contacts", params={**known, "q": "canary"})
+    assert [each["id"] for each in listed.json()["data"]] == [made]
+    await visitor.ask("GET /v1/contacts/{contact_id}", at=made)
+    changes = {"name": "Canary II", "attributes": {"canary": "canary"}}
+    await visitor.ask("PATCH /v1/contacts/{contact_id}", at=made, json=changes)
+    exported = await visitor.ask("GET /v1/contacts:export", params={"q": "canary"})
+    assert "Canary II" in exported.text
+    await visitor.ask("DELETE /v1/contacts/{contact_id}", at=made)
+
+
+async def import_contacts(visitor: Visitor, runtime: Runtime) -> None:
+    await visitor.ask(
+        "POST /v1/contacts/imports:preview",
+        headers={"Content-Type": "text/csv"},
+        params={"delimiter": ","},
+        content=FILE,
+    )
+    job = await visitor.send_file()
+    async with runtime.database.system_transaction("test") as session:
+        tenant_id = (await session.scalars(select(Job.tenant_id))).one()
+    await work(runtime, tenant_id, job)
+    found = await visitor.ask("GET /v1/contacts/imports/{import_id}", at=job["id"])
+    assert found.json()["statistics"]["inserted"] == 1
+    rejects = await visitor.ask("GET /v1/contacts/imports/{import_id}/rejects", at=job["id"])
+    assert "canary at example.org" in rejects.text
+    await visitor.ask("GET /v1/jobs", params={"kind": "contacts.import", "queue": "canary"})
+    await visitor.ask("GET /v1/jobs/{job_id}", at=job["id"])
+    await visitor.ask(
+        "GET /v1/jobs/{job_id}/events", at=job["id"], headers={"Last-Event-ID": "canary"}
+    )
+    other = (await visitor.send_file())["id"]
+    await visitor.ask("POST /v1/jobs/{job_id}:cancel", at=other)
+    await visitor.ask("POST /v1/jobs/{job_id}:retry", at=other)
+    await visitor.ask("DELETE /v1/contacts/imports/{import_id}", at=job["id"])
+
+
+async def leave(visitor: Visitor) -> None:
+    listed = await visitor.ask("GET /v1/me/sessions")
+    other = next(each["id"] for each in listed.json()["data"] if not each["is_current"])
+    await visitor.ask("GET /v1/me/sessions/{session_id}", at=other)
+    await visitor.ask("DELETE /v1/me/sessions/{session_id}", at=other)
+    old, new = PASSWORDS
+    change = {"current_password": old, "new_password": new}
+    await visitor.ask("POST /v1/me/password", json=change)
+    await visitor.ask("POST /v1/auth/logout", json={"refresh_token": visitor.grant})
+    await visitor.sign_in(new)
+    await visitor.ask("DELETE /v1/me/sessions")
+    await visitor.sign_in(new)
+    await visitor.ask("DELETE /v1/me", json={"password": new})
+
+
+async def test_no_route_logs_what_it_does_as_it_was_asked(
+    client: httpx.AsyncClient, runtime: Runtime, log_lines: LogLines
+) -> None:
+    visitor = Visitor(client)
+    await arrive(visitor)
+    await keep_contacts(visitor)
+    await import_contacts(visitor, runtime)
+    await visitor.sign_in(PASSWORDS[0])
+    await leave(visitor)
+    assert visitor.asked == set(OPERATIONS)
+    lines_without_canary(log_lines)
 
 
 async def test_registering_and_signing_in_log_neither_address_nor_password(

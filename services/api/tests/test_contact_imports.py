@@ -4,7 +4,6 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
@@ -13,15 +12,11 @@ from sqlalchemy import text
 from starlette.types import Message
 
 from jangada.config import Settings, StorageSettings
-from jangada.contacts.importing import import_contacts
-from jangada.contacts.schemas import ImportContacts
 from jangada.db import new_id
-from jangada.jobs import service as jobs
-from jangada.jobs.context import JobContext
 from jangada.runtime import Runtime, open_runtime
 from jangada.testing import Person, make_person
 from jangada_api.app import create_app
-from jangada_api.testing import SignIn, connect
+from jangada_api.testing import SignIn, connect, work
 
 pytestmark = pytest.mark.anyio
 
@@ -38,16 +33,6 @@ async def start(client: httpx.AsyncClient, content: str = CSV, **query: str) -> 
     job: dict[str, Any] = answer.json()
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
     return job
-
-
-async def work(runtime: Runtime, tenant_id: UUID, job: dict[str, Any]) -> None:
-    """What a worker does with the job."""
-    async with runtime.database.system_transaction("test") as session:
-        await session.execute(text("UPDATE jobs SET state = 'running', attempt = attempt + 1"))
-    async with runtime.database.read(tenant_id) as session:
-        row = await jobs.get_job(session, tenant_id, UUID(job["id"]))
-    context = JobContext(runtime, tenant_id, row.id, row.attempt, 20)
-    await import_contacts(ImportContacts.model_validate(row.args), context)
 
 
 async def test_a_form_becomes_an_import_with_its_job(

@@ -10,16 +10,22 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 import structlog
 from fastapi import FastAPI
+from sqlalchemy import text
 
 from jangada.accounts.runtime import Accounts
 from jangada.accounts.schemas import Client
 from jangada.accounts.service.issuing import issue, new_session
 from jangada.config import Settings, TelemetrySettings
+from jangada.contacts.importing import import_contacts
+from jangada.contacts.schemas import ImportContacts
+from jangada.jobs import service as jobs
+from jangada.jobs.context import JobContext
 from jangada.runtime import Runtime
 from jangada.telemetry import configure_logging, unbind_all
 from jangada.tenants.models import OWNER
@@ -75,6 +81,16 @@ async def caller(app: FastAPI, person: Person, sign_in: SignIn) -> AsyncIterator
     """The person of the fixture `person`, signed in."""
     async with connect(app, headers=await sign_in(person)) as client:
         yield client
+
+
+async def work(runtime: Runtime, tenant_id: UUID, job: dict[str, Any]) -> None:
+    """What a worker does with the job of an import, as answered."""
+    async with runtime.database.system_transaction("test") as session:
+        await session.execute(text("UPDATE jobs SET state = 'running', attempt = attempt + 1"))
+    async with runtime.database.read(tenant_id) as session:
+        row = await jobs.get_job(session, tenant_id, UUID(job["id"]))
+    context = JobContext(runtime, tenant_id, row.id, row.attempt, 20)
+    await import_contacts(ImportContacts.model_validate(row.args), context)
 
 
 class LogLines:
