@@ -274,14 +274,14 @@ async def test_an_ambiguous_row_can_be_corrected(importer: "Importer") -> None:
     await put(importer, A, B_PHONE)
     job = await importer.start(
         "_line,First Name,Last Name,E-mail,E-mail 2 - Value,Phone,Company,Notes\n"
-        ",Ana,Lima,A@b.co ::: c@b.co ::: d@b.co,x@y.co,(11) 98765-4321:::99,Acme,=n,over,,flow\n"
+        ",Ana,Lima,A@b.co ::: c@b.co ::: d@b.co,x@y.co,(11) 98765-4321:::99,Acme,''=n,over,,flow\n"
     )
     statistics = await importer.run(job)
     assert statistics["rejected_by_reason"] == {"ambiguous_match": 1}
     rejects = await importer.rejects(job)
     assert rejects.splitlines()[1] == (
         f"2,Phone,ambiguous_match,,Ana Lima,,a@b.co ::: c@b.co ::: d@b.co,x@y.co,'{PHONE} ::: 99,"
-        "Acme,'=n,over,,flow"
+        "Acme,''=n,over,,flow"
     )
     assert await importer.counts(rejects.replace(PHONE, OTHER)) == {"updated": 1}
     ana = next(each for each in await importer.contacts() if each.email == "a@b.co")
@@ -290,7 +290,7 @@ async def test_an_ambiguous_row_can_be_corrected(importer: "Importer") -> None:
         "E-mail (more)": "c@b.co ::: d@b.co",
         "E-mail 2 - Value": "x@y.co",
         "Phone (more)": "99",
-        "Notes": "=n",
+        "Notes": "'=n",
         "column_8": "over",
         "column_10": "flow",
     }

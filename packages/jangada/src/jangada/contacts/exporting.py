@@ -23,6 +23,7 @@ from jangada.contacts.reading.columns import (
     Field,
     recognized,
 )
+from jangada.contacts.reasons import Reason
 from jangada.contacts.schemas import ContactFilter
 from jangada.contacts.service import list_rejects, visible
 from jangada.contacts.texts import neutralize, unguard
@@ -110,8 +111,10 @@ def _contact_cells(contact: Contact, attributes: Sequence[str]) -> list[str]:
 
 
 def _reject_cells(reject: ImportReject) -> list[str]:
-    # What is guarded already was so in the file: another guard would change it.
-    cells = (unguard(cell) for cell in reject.cells)
+    # What is guarded already was so in the file: another guard would change it. Ambiguous rows come
+    # from the stage, where no cell has its guard any more.
+    is_bare = reject.reason == Reason.AMBIGUOUS_MATCH
+    cells = reject.cells if is_bare else [unguard(cell) for cell in reject.cells]
     return [str(reject.line), reject.column_name, reject.reason, *cells]
 
 
