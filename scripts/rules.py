@@ -41,6 +41,7 @@ GOES_OUT = {
 }
 DEADLINES = {"asyncio.timeout", "asyncio.wait_for", "anyio.fail_after", "anyio.move_on_after"}
 WITH_DEADLINES = {"arguments"}  # of jangada.connections
+JOB_CONTEXTS = (["ctx"], ["context"])
 SLEEPS = {"asyncio.sleep", "anyio.sleep", "time.sleep", "sleep"}
 PG_SLEEP = re.compile(r"pg_sleep\(([0-9.]+)")
 HANGS = 10.0
@@ -77,8 +78,15 @@ def commit(source: Source) -> Iterator[Fault]:
         return
     for call in _calls(source):
         verb = called(call).rpartition(".")[2]
-        if isinstance(call.func, ast.Attribute) and verb in {"commit", "rollback", "begin"}:
+        is_verb = isinstance(call.func, ast.Attribute) and verb in {"commit", "rollback", "begin"}
+        if is_verb or _opens_one_by_itself(call):
             yield call.lineno, f".{verb}() outside jangada.db"
+
+
+def _opens_one_by_itself(call: ast.Call) -> bool:
+    """A connection's own transaction: the database's has a tenant, and a job's context knows it."""
+    *owner, verb = called(call).split(".")
+    return verb == "transaction" and not call.args and owner[-1:] not in JOB_CONTEXTS
 
 
 @rule

@@ -58,6 +58,7 @@ SYSTEM_SCOPE = {
     "jangada.jobs.delivery.sweep.sweep": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.beat": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.bury": "delivery serves all tenants",
+    "jangada.jobs.delivery.workers.deregister": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.find_cancelled": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.hand_back": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.register": "delivery serves all tenants",
@@ -72,6 +73,8 @@ IMPORT = "from jangada.accounts import keyring"
 PLANTED = [
     ("commit", LAWFUL, "async def f(s):\n    await s.commit()"),
     ("commit", LAWFUL, "async def f(c):\n    async with c.begin():\n        pass"),
+    ("commit", LAWFUL, "async def f(c):\n    async with c.transaction():\n        pass"),
+    ("commit", LAWFUL, "async def f(s):\n    async with s.one.transaction():\n        pass"),
     ("middleware", LAWFUL, "class M(BaseHTTPMiddleware):\n    pass"),
     ("middleware", LAWFUL, "@app.middleware('http')\nasync def m(): ..."),
     ("future-annotations", LAWFUL, "from __future__ import annotations"),
@@ -95,6 +98,8 @@ PLANTED = [
 
 ALLOWED = [
     ("commit", Path("packages/jangada/src/jangada/db.py"), "async def f(s):\n    await s.commit()"),
+    ("commit", LAWFUL, "async def f(d, t):\n    async with d.transaction(t):\n        pass"),
+    ("commit", LAWFUL, "async def f(ctx):\n    async with ctx.transaction():\n        pass"),
     ("deadline", LAWFUL, "def f(): return httpx.AsyncClient(timeout=5)"),
     (
         "deadline",

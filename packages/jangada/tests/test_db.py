@@ -15,6 +15,7 @@ from jangada.db import (
     DatabaseUnavailable,
     Notice,
     notice,
+    plain_scope,
     system_scope,
     tenant_scope,
 )
@@ -169,7 +170,22 @@ async def test_direct_scopes_hold_for_their_transaction_only(database: Database)
             assert await _tenants(connection) == {one.tenant_id}
         async with system_scope(connection, "test"):
             assert await _tenants(connection) == {one.tenant_id, other.tenant_id}
+        async with plain_scope(connection):
+            assert await _tenants(connection) == set()
         assert await _tenants(connection) == set()
+
+
+async def test_a_plain_scope_is_one_transaction(database: Database) -> None:
+    async with database.direct() as connection:
+        await connection.execute("CREATE TEMPORARY TABLE held (number integer)")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            async with plain_scope(connection):
+                await connection.execute("INSERT INTO held VALUES (1)")
+                await connection.execute("SELECT 1 / 0")
+        async with plain_scope(connection):
+            await connection.execute("INSERT INTO held VALUES (2)")
+        rows = await (await connection.execute("SELECT number FROM held")).fetchall()
+    assert rows == [(2,)]
 
 
 async def test_roles_of_another_tenant_are_absent(database: Database) -> None:

@@ -7,7 +7,8 @@ Guarantees
   so that it survives neither the transaction nor a pooled connection. Without a tenant a session
   sees 0 rows of tenant tables.
 - Work that belongs to no single tenant runs in `system_transaction(reason)` or, on a direct
-  connection, in `system_scope(connection, reason)`; a test lists the callers of both.
+  connection, in `system_scope(connection, reason)`; a test lists the callers of both. What touches
+  no table of ours, such as a session's temporary ones, runs in `plain_scope(connection)`.
 - A block that swallowed the error of a statement does not end quietly: PostgreSQL would answer its
   COMMIT by a rollback, so `TransactionAborted` is raised instead.
 - After a commit the transaction's notices (a queue has work, a job is to be cancelled) are handed
@@ -348,9 +349,9 @@ class Database:
     async def direct(self) -> AsyncIterator[Connection]:
         """A connection with a session of its own, outside pool and pooler; autocommit is on.
 
-        Open transactions on it with `tenant_scope` or `system_scope`. Statements on it may take as
-        long as they need: bound them by `asyncio.timeout` where they shouldn't. Raises
-        `DatabaseUnavailable`, also where the connection is lost in the block.
+        Open transactions on it with `tenant_scope`, `system_scope` or `plain_scope`. Statements on
+        it may take as long as they need: bound them by `asyncio.timeout` where they shouldn't.
+        Raises `DatabaseUnavailable`, also where the connection is lost in the block.
         """
         try:
             connection = await Connection.connect(
@@ -426,5 +427,15 @@ async def system_scope(
     log.debug("system_transaction", reason=reason)
     async with connection.transaction():
         await connection.execute(_SCOPE_SQL, ("", "system"))
+        yield connection
+        _refuse_aborted(connection)
+
+
+@asynccontextmanager
+async def plain_scope(
+    connection: psycopg.AsyncConnection[TupleRow],
+) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    """One transaction that sees no tenant's rows, on a direct connection; commits at the end."""
+    async with connection.transaction():
         yield connection
         _refuse_aborted(connection)

@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow
 
 from jangada.contacts.reading.cells import escaped
 from jangada.contacts.reading.rows import COPY_COLUMNS, Checked, Reject
+from jangada.db import plain_scope
 
 type Connection = AsyncConnection[TupleRow]
 
@@ -85,7 +86,7 @@ class Stage:
     async def keep_last(self) -> None:
         """Of the rows with the same key only the last one counts; makes the table `latest`."""
         await self._copy()
-        async with self.connection.transaction():
+        async with plain_scope(self.connection):
             await self.connection.execute(_SORT_MEMORY)
             self.latest = (await self.connection.execute(_LATEST)).rowcount
             await self.connection.execute("DROP TABLE staged")

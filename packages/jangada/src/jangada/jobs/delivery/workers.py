@@ -101,9 +101,9 @@ async def deregister(connection: Connection, workers: Collection[UUID]) -> list[
 
     Answers the queues that got work back.
     """
-    async with connection.transaction():
-        queues = await hand_back(connection, workers)
-        await bury(connection, workers)
+    async with indexed_scope(connection, "beat"):
+        queues = await _hand_back(connection, workers, keep=())
+        await connection.execute(_FORGET, [list(workers)])
     return queues
 
 
@@ -117,6 +117,12 @@ async def hand_back(
     Answers the queues that got work back.
     """
     async with indexed_scope(connection, "beat"):
-        parameters = {"workers": list(workers), "keep": list(keep)}
-        rows = await (await connection.execute(_HAND_BACK, parameters)).fetchall()
+        return await _hand_back(connection, workers, keep=keep)
+
+
+async def _hand_back(
+    connection: Connection, workers: Collection[UUID], *, keep: Collection[UUID]
+) -> list[str]:
+    parameters = {"workers": list(workers), "keep": list(keep)}
+    rows = await (await connection.execute(_HAND_BACK, parameters)).fetchall()
     return sorted({row[0] for row in rows})
