@@ -40,13 +40,13 @@ async def ask(raft: "Raft", path: str) -> httpx.Response:
 
 
 async def test_a_worker_is_live_and_ready(fleet: "Raft") -> None:
-    assert (await ask(fleet, "/health/live")).json()["status"] == "ok"
+    assert (await ask(fleet, "/health/live")).json()["status"] == "alive"
 
     async def is_ready() -> bool:
         return (await ask(fleet, "/health/ready")).status_code == 200
 
     await fleet.until(is_ready)
-    assert (await ask(fleet, "/health/ready")).json()["problems"] == []
+    assert (await ask(fleet, "/health/ready")).json()["degraded"] == []
     assert (await ask(fleet, "/health/startup")).status_code == 200
     assert (await ask(fleet, "/nothing")).status_code == 404
 
@@ -61,7 +61,8 @@ async def test_a_flagged_worker_takes_nothing_and_is_not_ready(fleet: "Raft") ->
         return (await ask(fleet, "/health/ready")).status_code == 503
 
     await fleet.until(is_draining)
-    assert (await ask(fleet, "/health/ready")).json()["problems"] == ["draining"]
+    assert (await ask(fleet, "/health/ready")).json()["failed"] == ["process"]
+    assert (await ask(fleet, "/health/startup")).status_code == 200
     job = await fleet.enqueue("ping")
     assert (await fleet.reload(job)).state == "available"
     await unflag_drain(queue, ["default"], pod)

@@ -33,16 +33,16 @@ def is_zombie(pid: int) -> bool:
         return True
 
 
-async def until_problems(fleet: "Raft", *problems: str) -> None:
+async def until_failed(fleet: "Raft", *failed: str) -> None:
     """Wait until the worker is ready, or says why not."""
     url = f"{fleet.programs[0].management_url}/health/ready"
 
     async def are_so() -> bool:
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.get(url)
-        said: list[str] = answer.json()["problems"]
+        said: list[str] = answer.json().get("failed", [])
         assert answer.status_code == (503 if said else 200)
-        return said == list(problems)
+        return said == list(failed)
 
     await fleet.until(are_so)
 
@@ -73,9 +73,9 @@ async def test_a_killed_child_is_replaced_and_its_jobs_run_again(fleet: "Raft", 
     job = await fleet.enqueue("test.effect", gate=gate)
     ((_, pid),) = await fleet.until_started(job)
     os.kill(pid, signal.SIGKILL)
-    await until_problems(fleet, "no worker process runs")
+    await until_failed(fleet, "children")
     await fleet.until_started(job, 2)
-    await until_problems(fleet)
+    await until_failed(fleet)
     await fleet.open_gate(gate)
     row = await fleet.until_state(job)
     assert (row.state, row.attempt, row.crashes) == (JobState.COMPLETED, 2, 1)

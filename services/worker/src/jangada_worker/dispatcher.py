@@ -60,7 +60,7 @@ class Dispatcher:
         self._metrics = DispatcherMetrics(registry)
         self._stopping = stop.asked
         self._absent: dict[str, str] = {}
-        self._health = Health(self._problems, self._degraded)
+        self._health = Health(self._faults, self._degraded)
         self._dispatching, self._sweeping, self._keeping = (
             DirectConnection(runtime.database, deadline=STATEMENT_DEADLINE) for _ in range(3)
         )
@@ -198,8 +198,11 @@ class Dispatcher:
             if interval:
                 await pause(self._stopping, interval)
 
-    def _problems(self) -> list[str]:
-        return ["stopping"] if self._stopping.is_set() else []
+    def _faults(self) -> dict[str, str]:
+        return {"process": "it is shutting down"} if self._stopping.is_set() else {}
 
-    def _degraded(self) -> list[str]:
-        return sorted(set(self._absent.values()))
+    def _degraded(self) -> dict[str, str]:
+        waiting: dict[str, list[str]] = {}
+        for work, absent in sorted(self._absent.copy().items()):
+            waiting.setdefault(absent, []).append(work)
+        return {absent: f"{', '.join(waiting[absent])} waits for it" for absent in sorted(waiting)}

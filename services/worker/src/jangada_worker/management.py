@@ -1,14 +1,19 @@
 """Health and metrics of a worker or dispatcher, answered from threads of their own.
 
-So they answer whatever the event loop is doing; live says 503 when the loop has not turned for a
-minute. The port is for probes and scrapers and is never routed to the public.
+So they answer whatever the event loop is doing. The answers have the shapes of the API's management
+port, problem documents included. The port is for probes and scrapers, never routed to the public.
+
+- live: the event loop has turned within the last minute.
+- startup: the process has begun its work, once and for all.
+- ready: it can work now; else 503, and `reasons` says what is in the way. What is absent and can be
+  borne is `degraded`.
 """
 
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +23,7 @@ from typing import Final, override
 
 from prometheus_client import CollectorRegistry
 
+from jangada.db import new_id
 from jangada.errors import Conflict
 from jangada.telemetry import exposition
 
@@ -35,17 +41,38 @@ HEADERS: Final[Mapping[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a problem document says; the codes mean what they mean in the API."""
+
+    code: str
+    detail: str
+
+
+STARTING: Final = Reply("health.starting", "The process is still starting.")
+MALFORMED: Final = Reply("request.malformed", "The request cannot be understood.")
+REPLIES: Final[Mapping[HTTPStatus, Reply]] = {
+    HTTPStatus.NOT_FOUND: Reply("route.not_found", "There is nothing at this address."),
+    HTTPStatus.METHOD_NOT_ALLOWED: Reply(
+        "route.method_not_allowed", "This address does not know this method."
+    ),
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: Reply(
+        "request.headers_too_large", "The request's headers are too large."
+    ),
+}
+
+
 @dataclass(slots=True)
 class Health:
     """What the process knows of itself.
 
-    `problems` names what keeps it from being ready, `degraded` what is absent and can be borne,
-    `starting` what it has still to do before it was ready for the first time.
+    `faults` names what keeps it from being ready, `degraded` what is absent and can be borne, each
+    with the reason.
     """
 
-    problems: Callable[[], Sequence[str]]
-    degraded: Callable[[], Sequence[str]] = tuple
-    starting: Callable[[], Sequence[str]] = tuple
+    faults: Callable[[], Mapping[str, str]]
+    degraded: Callable[[], Mapping[str, str]] = dict
+    has_started: Callable[[], bool] = lambda: True
     last_turn: float = field(default_factory=time.monotonic)
 
     def turn(self) -> None:
@@ -104,12 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         match self.path.partition("?")[0]:
             case "/health/live":
-                self._answer_health([] if self.server.health.is_live() else ["event loop"])
-            case "/health/ready":
-                health = self.server.health
-                self._answer_health(health.problems(), health.degraded())
+                self._answer_live(self.server.health)
             case "/health/startup":
-                self._answer_health(self.server.health.starting())
+                self._answer_startup(self.server.health)
+            case "/health/ready":
+                self._answer_ready(self.server.health)
             case "/metrics":
                 body, content_type = exposition(self.server.registry)
                 self._answer(HTTPStatus.OK, content_type, body)
@@ -122,26 +148,78 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What `http.server` refuses by itself, by a page that quotes the request."""
         self.close_connection = True
-        self._answer_problem(HTTPStatus(code))
+        is_method = code == HTTPStatus.NOT_IMPLEMENTED
+        status = HTTPStatus.METHOD_NOT_ALLOWED if is_method else HTTPStatus(code)
+        self._answer_problem(status, headers={"Allow": "GET, HEAD"} if is_method else {})
 
-    def _answer_problem(self, status: HTTPStatus) -> None:
-        body = {"type": "about:blank", "title": status.phrase, "status": int(status)}
-        self._answer(status, "application/problem+json", json.dumps(body).encode())
+    def _answer_live(self, health: Health) -> None:
+        if health.is_live():
+            self._answer_json({"status": "alive"})
+        else:
+            stuck = Reply("service.unavailable", "The event loop has not turned for a minute.")
+            self._answer_problem(HTTPStatus.SERVICE_UNAVAILABLE, stuck)
 
-    def _answer_health(self, problems: Sequence[str], degraded: Sequence[str] = ()) -> None:
-        status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
-        body = {
-            "status": "unavailable" if problems else "ok",
-            "problems": list(problems),
-            "degraded": list(degraded),
+    def _answer_startup(self, health: Health) -> None:
+        if health.has_started():
+            self._answer_json({"status": "started"})
+        else:
+            self._answer_problem(HTTPStatus.SERVICE_UNAVAILABLE, STARTING)
+
+    def _answer_ready(self, health: Health) -> None:
+        if not health.has_started():
+            self._answer_problem(HTTPStatus.SERVICE_UNAVAILABLE, STARTING)
+            return
+        faults, degraded = health.faults(), health.degraded()
+        known = {"degraded": list(degraded), "reasons": {**faults, **degraded}}
+        if not faults:
+            self._answer_json({"status": "ready", **known})
+            return
+        detail = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+        self._answer_problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            Reply("health.not_ready", detail),
+            more={"failed": list(faults), **known},
+            headers={"Retry-After": "1"},
+        )
+
+    def _answer_problem(
+        self,
+        status: HTTPStatus,
+        reply: Reply | None = None,
+        *,
+        more: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        reply = reply or REPLIES.get(status, MALFORMED)
+        request_id = str(new_id())
+        document = {
+            "type": f"urn:jangada:problem:{reply.code}",
+            "title": status.phrase,
+            "status": int(status),
+            "detail": reply.detail,
+            "code": reply.code,
+            "request_id": request_id,
+            "errors": [],
+            **(more or {}),
         }
-        self._answer(status, "application/json", json.dumps(body).encode())
+        headers = {"X-Request-ID": request_id, **(headers or {})}
+        body = json.dumps(document).encode()
+        self._answer(status, "application/problem+json", body, headers)
 
-    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+    def _answer_json(self, document: Mapping[str, object]) -> None:
+        self._answer(HTTPStatus.OK, "application/json", json.dumps(document).encode())
+
+    def _answer(
+        self,
+        status: HTTPStatus,
+        content_type: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
-        for name, value in HEADERS.items():
+        for name, value in {**HEADERS, **(headers or {})}.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")

@@ -51,7 +51,7 @@ class Supervisor:
         self._ready = asyncio.Event()
         self._is_draining = False
         self._is_valkey_absent = False
-        self._health = Health(self._problems, self._degraded, self._starting)
+        self._health = Health(self._faults, self._degraded, self._ready.is_set)
         # A connection that is dead without a word costs a beat, and another one is made in time.
         beat, timeout = settings.jobs.beat_interval, settings.jobs.worker_timeout
         self._connection = DirectConnection(runtime.database, deadline=(timeout - beat) / 2)
@@ -225,18 +225,19 @@ class Supervisor:
             slots=self._settings.slots,
         )
 
-    def _problems(self) -> list[str]:
+    def _faults(self) -> dict[str, str]:
         """A worker is ready while one of its processes runs and nobody drains it."""
-        problems = list(self._starting())
-        if not problems and not any(child.is_ready for child in self._children.values()):
-            problems.append("no worker process runs")
+        faults = {}
+        if not any(child.is_ready for child in tuple(self._children.values())):
+            faults["children"] = "no worker process runs"
         if self._is_draining or self._stop.asked.is_set():
-            problems.append("draining")
-        return problems
+            faults["process"] = "it is draining"
+        return faults
 
-    def _starting(self) -> list[str]:
-        return [] if self._ready.is_set() else ["starting"]
-
-    def _degraded(self) -> list[str]:
-        absent = {"postgresql": self._heart.is_absent, "valkey": self._is_valkey_absent}
-        return [name for name, is_absent in absent.items() if is_absent]
+    def _degraded(self) -> dict[str, str]:
+        degraded = {}
+        if self._heart.is_absent:
+            degraded["postgresql"] = "it does not take the beat"
+        if self._is_valkey_absent:
+            degraded["valkey"] = "it does not answer"
+        return degraded
