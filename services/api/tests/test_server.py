@@ -317,7 +317,11 @@ async def test_a_port_in_use_is_said_and_the_exit_code_is_1(settings: Settings) 
 
 
 async def test_a_missing_key_is_named_and_the_exit_code_is_1(settings: Settings) -> None:
-    environment = {"PATH": os.environ["PATH"], "JANGADA_API__PORT": "0"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "JANGADA_API__PORT": "0",
+        "JANGADA_STORAGE__URL": settings.storage.url,
+    }
     command = [sys.executable, "-m", "jangada", "api", "--management-port", "0"]
     ran = subprocess.run(  # noqa: ASYNC221, S603 - nothing else runs meanwhile
         command, env=environment, check=False, capture_output=True, text=True, timeout=WAIT_SECONDS
