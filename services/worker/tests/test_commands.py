@@ -98,6 +98,15 @@ async def test_queue_stats_are_for_people_and_programs(fleet: "Raft") -> None:
     assert "imports" in output
 
 
+async def test_files_at_a_relative_path_are_refused_in_production(fleet: "Raft") -> None:
+    """The API would look for them in another folder."""
+    makeshift = {"JANGADA_ENVIRONMENT": "production", "JANGADA_STORAGE__URL": "file://files"}
+    code, _, errors = await run(fleet, "worker", **makeshift)
+    assert code == 1
+    assert "JANGADA_STORAGE__URL" in errors
+    assert "Traceback" not in errors
+
+
 async def test_a_port_in_use_is_said_in_one_line(fleet: "Raft") -> None:
     port = fleet.programs[0].management_url.rpartition(":")[2]
     environ = {"JANGADA_WORKER__MANAGEMENT_PORT": port}

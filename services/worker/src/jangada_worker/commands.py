@@ -15,6 +15,7 @@ from rich.table import Table
 
 from jangada.config import Settings, ValkeySettings, load_settings
 from jangada.errors import Unavailable
+from jangada.files.blobs import refuse_makeshift_storage
 from jangada.runtime import Runtime, open_runtime, open_valkey, start
 from jangada.telemetry import get_logger, new_registry, tracing
 from jangada_queue.client import QueueClient
@@ -37,19 +38,21 @@ def register(app: typer.Typer) -> None:
 
 def worker() -> None:
     """Run jobs until SIGTERM, which lets them end; a second one hands them back at once."""
-    _serve("jangada-worker", lambda *given: Supervisor(*given).run())
+    settings = start(name := "jangada-worker")
+    refuse_makeshift_storage(settings)
+    _serve(settings, name, lambda *given: Supervisor(*given).run())
 
 
 def dispatcher() -> None:
     """Publish jobs that are due and recover those of dead workers. Run two or more."""
-    _serve("jangada-dispatcher", lambda *given: Dispatcher(*given).run())
+    settings = start(name := "jangada-dispatcher")
+    _serve(settings, name, lambda *given: Dispatcher(*given).run())
 
 
 type Service = Callable[[Runtime, CollectorRegistry, Stop], Awaitable[None]]
 
 
-def _serve(name: str, service: Service) -> None:
-    settings = start(name)
+def _serve(settings: Settings, name: str, service: Service) -> None:
     logging.getLogger("taskiq").setLevel(logging.WARNING)
     with tracing(settings.telemetry, name):
         asyncio.run(_run(settings, name, service))
