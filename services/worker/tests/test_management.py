@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import math
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -97,14 +99,15 @@ def test_what_is_refused_is_a_problem_as_the_api_has_it(
 
 def healths() -> Iterator[tuple[Health, str, int, dict[str, object]]]:
     """What a process knows of itself, and what a probe is told then."""
+    turning = partial(Health, last_turn=math.inf)  # tests are made long before they run
     absent = {"valkey": "it does not answer"}
-    draining = Health(lambda: {"process": "it is draining"}, lambda: absent)
-    starting = Health(dict, has_started=lambda: False)
+    draining = turning(lambda: {"process": "it is draining"}, lambda: absent)
+    starting = turning(dict, has_started=lambda: False)
     stuck = Health(dict, last_turn=time.monotonic() - 2 * STUCK.total_seconds())
-    yield Health(dict), "live", 200, {"status": "alive"}
-    yield Health(dict), "startup", 200, {"status": "started"}
-    yield Health(dict), "ready", 200, {"status": "ready", "degraded": [], "reasons": {}}
-    yield Health(dict, lambda: absent), "ready", 200, {"degraded": ["valkey"], "reasons": absent}
+    yield turning(dict), "live", 200, {"status": "alive"}
+    yield turning(dict), "startup", 200, {"status": "started"}
+    yield turning(dict), "ready", 200, {"status": "ready", "degraded": [], "reasons": {}}
+    yield turning(dict, lambda: absent), "ready", 200, {"degraded": ["valkey"], "reasons": absent}
     yield draining, "live", 200, {"status": "alive"}
     yield draining, "startup", 200, {"status": "started"}
     told = {"failed": ["process"], "degraded": ["valkey"], "detail": "process: it is draining"}
