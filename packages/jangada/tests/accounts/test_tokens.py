@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -266,10 +267,14 @@ def test_a_private_key_does_not_show() -> None:
 
 
 def test_a_key_of_another_kind_is_refused() -> None:
-    other = X25519PrivateKey.generate().public_key()
-    der = other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    other, key_id, sealing = X25519PrivateKey.generate(), new_id(), b"s" * 32
+    der = other.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     with pytest.raises(TypeError):
-        load_public(new_id(), "EdDSA", der)
+        load_public(key_id, "EdDSA", der)
+    wrong = replace(generate(key_id, "EdDSA"), key=other)  # type: ignore[arg-type]
+    sealed = wrong.sealed(sealing)
+    with pytest.raises(TypeError):
+        unseal(sealing, key_id, "EdDSA", sealed)
 
 
 def test_a_public_key_survives_the_database() -> None:
