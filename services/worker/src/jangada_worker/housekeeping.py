@@ -57,15 +57,11 @@ class Housekeeping:
                 await prune(self.client, queue, self.prune_after)
 
     async def _say_upstream(self, stats: QueueStats) -> Upstream:
-        queue, published = stats.queue, stats.published_total
-        upstream = await self.connection.run(lambda found: dispatch.upstream(found, queue))
-        unpublished = max(0, upstream.available - stats.window)
-        upstream = Upstream(
-            available=upstream.available,
-            running=upstream.running,
-            oldest_wait_seconds=upstream.oldest_wait_seconds,
-            due_60s=upstream.due_60s,
-            enqueued_total=published + unpublished,
+        queue = stats.queue
+        upstream = await self.connection.run(
+            lambda found: dispatch.upstream(
+                found, queue, published_total=stats.published_total, window=stats.window
+            )
         )
         await write_upstream(self.client, queue, upstream)
         return upstream

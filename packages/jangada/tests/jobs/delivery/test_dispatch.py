@@ -156,12 +156,13 @@ async def test_upstream_says_what_waits(bench: "Bench") -> None:
     await bench.enqueue(scheduled_at=utc_now() + timedelta(seconds=30))
     await bench.enqueue(scheduled_at=utc_now() + HOUR)
     await bench.start(await bench.enqueue())
-    figures = await upstream(bench.connection, "default", enqueued_total=7)
+    figures = await upstream(bench.connection, "default", published_total=7, window=1)
     assert (figures.available, figures.running, figures.due_60s) == (2, 1, 1)
     assert 3600 <= figures.oldest_wait_seconds < 3700
-    assert figures.enqueued_total == 7
+    assert figures.enqueued_total == 8  # of the two that are available one is published
 
 
 async def test_upstream_of_an_empty_queue_is_nothing(bench: "Bench") -> None:
-    figures = await upstream(bench.connection, "default")
+    figures = await upstream(bench.connection, "default", published_total=7, window=1)
     assert (figures.available, figures.running, figures.oldest_wait_seconds) == (0, 0, 0)
+    assert (figures.due_60s, figures.enqueued_total) == (0, 7)

@@ -199,16 +199,21 @@ async def dispatch_round(connection: Connection, queue: str) -> AsyncIterator[Ro
         yield Round(connection, queue) if row and row[0] else None
 
 
-async def upstream(connection: Connection, queue: str, enqueued_total: int = 0) -> Upstream:
-    """What waits in PostgreSQL; beyond 10,000 available the count means "at least"."""
+async def upstream(
+    connection: Connection, queue: str, *, published_total: int, window: int
+) -> Upstream:
+    """What waits in PostgreSQL; beyond 10,000 available the count means "at least".
+
+    What is in the window is available still, and was counted when it was published.
+    """
     async with indexed_scope(connection, "dispatch"):
         parameters = {"queue": queue, "most": COUNTED_UP_TO}
-        row = await (await connection.execute(_UPSTREAM, parameters)).fetchone()
-    available, running, oldest_wait, due = row or (0, 0, 0, 0)
+        (row,) = await (await connection.execute(_UPSTREAM, parameters)).fetchall()
+    available, running, oldest_wait, due = row
     return Upstream(
         available=available,
         running=running,
         oldest_wait_seconds=float(oldest_wait),
         due_60s=due,
-        enqueued_total=enqueued_total,
+        enqueued_total=published_total + max(0, available - window),
     )
