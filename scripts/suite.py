@@ -63,9 +63,9 @@ def branches(summaries: list[Mapping[str, Any]]) -> float:
 
 
 def report(files: Mapping[str, Any]) -> Iterator[str]:
-    """A line per distribution, then the libraries' files that miss the most."""
+    """A line per library, then their files that miss the most."""
     yield "Branch coverage"
-    for folder in sorted({"/".join(name.split("/")[:2]) for name in files}):
+    for folder in sorted({"/".join(name.split("/")[:2]) for name in files if is_library(name)}):
         inside = [summary for name, summary in files.items() if name.startswith(f"{folder}/")]
         yield f"  {folder:<20} {branches(inside):5.1f} %"
     missing = {name: each["missing_branches"] for name, each in files.items() if is_library(name)}
