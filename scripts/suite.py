@@ -46,6 +46,17 @@ def run(program: str, *arguments: str, data: Path | None = None) -> int:
     ).returncode
 
 
+def run_tests(*arguments: str, data: Path | None = None) -> int:
+    """Run tests whose files go when all have passed: memory is no place to leave gigabytes in."""
+    folder = Path(tempfile.mkdtemp(prefix="jg-", dir=temporary().get("TMPDIR")))
+    failed = run("pytest", *arguments, f"--basetemp={folder}", data=data)
+    if failed:
+        print(f"What the tests wrote is in {folder}.")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return failed
+
+
 def measured(data: Path) -> Mapping[str, Any]:
     """What coverage knows of each file, by its path from the root."""
     report = data.with_name("coverage.json")
@@ -89,7 +100,7 @@ def measure() -> int:
         # Some tests run the platform as another user, whose processes write what they covered, too.
         Path(folder).chmod(0o1777)
         data = Path(folder) / "data"
-        failed = run("pytest", *MEASURED, *PARALLEL, *QUIET, "--cov", "--cov-report=", data=data)
+        failed = run_tests(*MEASURED, *PARALLEL, *QUIET, "--cov", "--cov-report=", data=data)
         files = measured(data)
     print("\n".join(report(files)))
     return failed or gate(files)
@@ -98,7 +109,7 @@ def measure() -> int:
 def main(arguments: list[str]) -> int:
     if arguments == ["--branches"]:
         return measure()
-    return run("pytest", *(arguments or [*PARALLEL, *QUIET]))
+    return run_tests(*(arguments or [*PARALLEL, *QUIET]))
 
 
 if __name__ == "__main__":
