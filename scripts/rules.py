@@ -46,7 +46,7 @@ SLEEPS = {"asyncio.sleep", "anyio.sleep", "time.sleep", "sleep"}
 PG_SLEEP = re.compile(r"pg_sleep\(([0-9.]+)")
 HANGS = 10.0
 """Seconds from which on a statement is meant to be ended by somebody, not waited for."""
-WAITS = ("assert_", "expect", "until", "wait_until")
+WAITS = ("assert_", "eventually", "expect", "until", "wait_until")
 CLAIMS = {"raises", "warns", "fail", "timeout", "wait_for", "fail_after"}
 
 

@@ -19,7 +19,7 @@ from toolchain import ROOT
 BIN = Path(sys.executable).parent
 GATE = 90.0
 # One more than there are cores: a fifth of the time a test waits for processes that it started.
-PARALLEL = ["-n", str(min((os.cpu_count() or 1) + 1, 8)), "--dist", "worksteal"]
+PARALLEL = ["-n", str(min((os.cpu_count() or 1) + 1, 8))]
 QUIET = ["-q", "--durations", "5", "--durations-min", "2"]
 SHOWN = 10
 MEASURED = ["packages", "tests"]

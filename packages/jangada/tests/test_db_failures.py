@@ -4,11 +4,10 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import anyio
 import psycopg
@@ -36,7 +35,7 @@ from jangada.db import (
 )
 from jangada.errors import Unavailable
 from jangada.local.postgres import EmbeddedPostgres
-from jangada.testing import Person
+from jangada.testing import Person, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -76,13 +75,6 @@ async def count(connection: psycopg.AsyncConnection[TupleRow], query: str) -> in
     row = await (await connection.execute(query.encode())).fetchone()
     assert row is not None
     return int(row[0])
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Ask again and again; each question goes to PostgreSQL, so others run meanwhile."""
-    async with asyncio.timeout(PATIENCE):
-        while not await condition():
-            pass
 
 
 @asynccontextmanager
@@ -222,11 +214,11 @@ async def test_a_cancelled_statement_is_rolled_back_and_its_connection_free(
 ) -> None:
     async with held(database_url) as connection:
         task = asyncio.create_task(rename_and_wait(single, person))
-        await until(lambda: one_waits(connection))
+        await eventually(lambda: one_waits(connection))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await until(lambda: none_is_open(connection))
+        await eventually(lambda: none_is_open(connection))
         assert await name_of(single, person) == "Ana"
 
 
@@ -237,9 +229,9 @@ async def test_a_cancel_scope_that_cancels_again_and_again_leaves_nothing_open(
     async with held(database_url) as connection:
         async with anyio.create_task_group() as group:
             group.start_soon(rename_and_wait, single, person)
-            await until(lambda: one_waits(connection))
+            await eventually(lambda: one_waits(connection))
             group.cancel_scope.cancel()
-        await until(lambda: none_is_open(connection))
+        await eventually(lambda: none_is_open(connection))
         assert await name_of(single, person) == "Ana"
 
 
@@ -370,7 +362,7 @@ async def test_a_direct_connection_waits_as_long_as_its_caller_wants(
         assert isinstance(connection, Connection)
         assert connection.deadline is None
         waiting = asyncio.create_task(count(connection, WAIT))
-        await until(lambda: one_waits(holder))
+        await eventually(lambda: one_waits(holder))
         await holder.execute("SELECT pg_advisory_unlock(4711)")
         assert await waiting == 1
 
@@ -382,7 +374,7 @@ async def test_a_deadline_around_a_direct_connection_ends_its_statement(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2), database.direct() as connection:
                 await connection.execute(WAIT)
-        await until(lambda: none_is_open(holder))
+        await eventually(lambda: none_is_open(holder))
         assert await count(holder, "SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
 
 

@@ -27,7 +27,8 @@ from jangada.local.credentials import own
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.process import Child, Command, plain_environ, wait_until
 from jangada.migrations import run
-from jangada.testing import make_person
+from jangada.migrations.revisions import head
+from jangada.testing import eventually, make_person
 
 pytestmark = pytest.mark.anyio
 
@@ -179,9 +180,11 @@ async def test_a_cancelled_statement_frees_its_server_connection(pooled: Databas
     async with pooled.direct() as holder:
         await holder.execute("SELECT pg_advisory_lock(4711)")
         waiting = [asyncio.create_task(wait(pooled, tenant)) for _ in range(SERVER_CONNECTIONS)]
-        async with asyncio.timeout(PATIENCE):
-            while await waiters(holder) < SERVER_CONNECTIONS:
-                pass
+
+        async def all_wait() -> bool:
+            return await waiters(holder) == SERVER_CONNECTIONS
+
+        await eventually(all_wait)
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -211,7 +214,7 @@ async def test_what_needs_a_session_goes_around_the_pooler(
         await connection.execute("LISTEN anything")
         pids = {(await (await connection.execute("SELECT pg_backend_pid()")).fetchone())}
         assert pids == {(connection.info.backend_pid,)}
-    assert run.current(pooled_settings) == run.head()
+    assert run.current(pooled_settings) == head()
 
 
 def test_migrations_go_around_the_pooler(pooler: Path, postgres: EmbeddedPostgres) -> None:
@@ -222,6 +225,6 @@ def test_migrations_go_around_the_pooler(pooler: Path, postgres: EmbeddedPostgre
         with pytest.raises(DatabaseUnavailable):
             run.upgrade(DatabaseSettings(url=SecretStr(through(pooler, url)), direct_url=away))
         settings = DatabaseSettings(url=away, direct_url=SecretStr(url))
-        assert run.upgrade(settings) == run.head()
+        assert run.upgrade(settings) == head()
     finally:
         postgres.drop_database(name)

@@ -17,7 +17,7 @@ from jangada.db import Database, UnsafeRole
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run
-from jangada.testing import Person
+from jangada.testing import Person, eventually
 from jangada_api.app import create_app
 from jangada_api.health import APPLICATION_NAME, Check
 from jangada_api.management import create_management
@@ -108,9 +108,11 @@ async def test_a_connection_that_hangs_is_left_for_a_new_one(
         backend = psutil.Process(await asked_on(database))
         backend.suspend()
         try:
-            async with asyncio.timeout(30):
-                while (await client.get("/health/ready")).status_code != 200:
-                    pass
+
+            async def is_ready() -> bool:
+                return (await client.get("/health/ready")).status_code == 200
+
+            await eventually(is_ready)
             assert backend.status() == psutil.STATUS_STOPPED
         finally:
             backend.resume()

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jangada.testing import eventually
 from jangada_api.middleware import SECURITY_HEADERS, BodyLimit, Failures
 from jangada_api.protocol import BoundedProtocol, ConnectionLimit
 
@@ -304,9 +305,11 @@ async def test_connections_above_the_limit_are_refused_until_one_ends() -> None:
             assert json.loads(body)["code"] == "service.unavailable"
             writer.write(request)
             assert b"HTTP/1.1 200 OK" in await reader.read()
-        async with asyncio.timeout(30):
-            while (await exchange(port, request))[0] != b"HTTP/1.1 200 OK":
-                pass
+
+        async def is_served() -> bool:
+            return (await exchange(port, request))[0] == b"HTTP/1.1 200 OK"
+
+        await eventually(is_served)
 
 
 async def test_connections_far_above_the_limit_are_cut_off() -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from jangada.config import Settings
 from jangada.files.uploads import sweep_uploads
 from jangada.runtime import Runtime
-from jangada.testing import MASTER_KEY, Person
+from jangada.testing import MASTER_KEY, Person, eventually, eventually_not
 from jangada_api.testing import SignIn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
@@ -89,10 +89,9 @@ async def rows(runtime: Runtime) -> int:
 
 
 async def assert_nothing_left(runtime: Runtime) -> None:
-    """Within a generous time: the server learns of a broken connection when it looks."""
-    async with asyncio.timeout(30):
-        while await rows(runtime) or stored(runtime.settings):
-            pass
+    """The server learns of a broken connection when it looks."""
+    await eventually_not(lambda: rows(runtime))
+    await eventually_not(lambda: stored(runtime.settings))
 
 
 async def streaming(settings: Settings, writer: StreamWriter) -> None:
@@ -150,9 +149,7 @@ async def test_a_server_that_is_killed_leaves_nothing_once_the_lease_is_over(
         await server.process.wait()
     assert await rows(runtime) == 1
     assert len(stored(settings)) == 1
-    async with asyncio.timeout(30):
-        while not await sweep_uploads(runtime):
-            pass
+    await eventually(lambda: sweep_uploads(runtime))
     await assert_nothing_left(runtime)
 
 

@@ -41,12 +41,11 @@ from jangada.jobs.schemas import JobArgs
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.runtime import Runtime, open_runtime
-from jangada.testing import MASTER_KEY, TEMPLATE, Person, make_person
+from jangada.testing import MASTER_KEY, TEMPLATE, Person, eventually, make_person
 from jangada_worker.dispatcher import Dispatcher
 from jangada_worker.patience import Stop
 
 PATIENCE = 60.0
-POLL = 0.02
 
 QUICK = JobsSettings(
     beat_interval=timedelta(milliseconds=200),
@@ -300,10 +299,7 @@ class Raft:
 
     async def until(self, condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - its own
         """Wait until the condition answers something true, and answer it."""
-        async with asyncio.timeout(PATIENCE):
-            while not (found := await condition()):  # noqa: ASYNC110 - in another process
-                await asyncio.sleep(POLL)
-        return found
+        return await eventually(condition)
 
     async def until_started(self, job: Job, times: int = 1) -> list[tuple[int, int]]:
         async def started() -> list[tuple[int, int]]:

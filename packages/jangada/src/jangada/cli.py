@@ -15,6 +15,7 @@ from rich.console import Console
 
 from jangada.config import TelemetrySettings, load_settings, unknown_keys
 from jangada.errors import JangadaError, NotFound, Unavailable
+from jangada.loading import loading
 from jangada.telemetry import configure_logging, describe
 
 GROUP = "jangada.commands"
@@ -101,7 +102,9 @@ def main() -> None:
     # Until a command sets up its own: what isn't set up writes everything to stdout, unredacted.
     configure_logging(TelemetrySettings(log_level="WARNING"))
     try:
-        build(next(iter(sys.argv[1:]), None))()
+        with loading():
+            program = build(next(iter(sys.argv[1:]), None))
+        program()
     except JangadaError as error:
         cause = error.__cause__ if isinstance(error, Unavailable) else None
         reason = f" ({' '.join(describe(cause).split())})" if cause is not None else ""
@@ -109,7 +112,3 @@ def main() -> None:
             f"jangada: {error.detail}{reason}", style="red", markup=False, soft_wrap=True
         )
         sys.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_ERROR)
-
-
-if __name__ == "__main__":
-    main()

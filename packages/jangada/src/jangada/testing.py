@@ -6,11 +6,12 @@ real; nothing needs undoing and nothing leaks.
 """
 
 import asyncio
+import inspect
 import logging
 import os
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,32 @@ if TYPE_CHECKING:
 
 TEMPLATE = "template_jangada"
 MASTER_KEY = "a master key for tests only, 32 bytes or more"
+PATIENCE = 60.0
+"""Seconds to wait for what takes a moment on an idle machine."""
+
+
+async def eventually(condition: Callable[[], Any]) -> Any:  # noqa: ANN401 - the condition's own
+    """Ask again until the answer is true, and answer it; what is waited for runs between questions.
+
+    The condition may be a coroutine function. Raises `TimeoutError` after a minute.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while not (found := await _answered(condition())):  # noqa: ASYNC110 - often elsewhere
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def eventually_not(condition: Callable[[], Any]) -> None:
+    """Ask again until the answer is false."""
+
+    async def is_false() -> bool:
+        return not await _answered(condition())
+
+    await eventually(is_false)
+
+
+async def _answered(answer: Any) -> Any:  # noqa: ANN401 - as above
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 @dataclass(slots=True)

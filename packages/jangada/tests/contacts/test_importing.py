@@ -31,7 +31,7 @@ from jangada.files.models import File
 from jangada.files.uploads import sweep_uploads
 from jangada.jobs.errors import LeaseLost
 from jangada.runtime import Runtime, open_runtime
-from jangada.testing import make_person
+from jangada.testing import eventually, make_person
 
 if TYPE_CHECKING:
     from packages.jangada.tests.contacts.conftest import Importer
@@ -428,9 +428,7 @@ async def test_a_merge_can_be_cancelled_while_it_waits_in_postgresql(
         running = asyncio.create_task(
             import_contacts(ImportContacts.model_validate(job.args), context)
         )
-        async with asyncio.timeout(30):
-            while not await _waiting(runtime):
-                pass
+        await eventually(lambda: _waiting(runtime))
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -450,9 +448,7 @@ async def test_a_merge_that_collides_is_done_again(importer: "Importer", runtime
         new = ContactCreate(name="A", email="a@b.co")
         await service.create_contact(session, importer.tenant_id, new, region="BR")
         running = asyncio.create_task(importer.run(job))
-        async with asyncio.timeout(30):
-            while not await _waiting(runtime):
-                pass
+        await eventually(lambda: _waiting(runtime))
     statistics = await running
     assert (statistics["inserted"], statistics["updated"]) == (1, 1)
     assert await importer.shown() == {("N", "a@b.co", None), ("M", "b@b.co", None)}

@@ -29,7 +29,7 @@ from jangada.files.uploads import receive, sweep_uploads, sweeping
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.runtime import Runtime
 from jangada.tenants.models import Tenant
-from jangada.testing import Person, make_person
+from jangada.testing import Person, eventually_not, make_person
 
 pytestmark = pytest.mark.anyio
 
@@ -311,9 +311,8 @@ async def test_sweeping_goes_on_by_itself(runtime: Runtime, tenant: Tenant) -> N
     async with sweeping(runtime, every=timedelta(milliseconds=20)):
         async with runtime.database.transaction(tenant.id) as session:
             await service.delete_file(session, tenant.id, file.id)
-        async with asyncio.timeout(30):
-            while await rows(runtime) or await tombstones(runtime):
-                pass
+        await eventually_not(lambda: rows(runtime))
+        await eventually_not(lambda: tombstones(runtime))
     await assert_nothing_left(runtime)
 
 
@@ -328,9 +327,7 @@ async def test_sweeping_outlives_a_database_that_is_away(
         await allow_connections(postgres, runtime, is_allowed=True)
         async with runtime.database.transaction(tenant.id) as session:
             await service.delete_file(session, tenant.id, file.id)
-        async with asyncio.timeout(30):
-            while await tombstones(runtime):
-                pass
+        await eventually_not(lambda: tombstones(runtime))
     await assert_nothing_left(runtime)
 
 

@@ -26,7 +26,7 @@ from jangada.jobs.models import FINAL_STATES, WAITING_STATES, Job, JobState
 from jangada.jobs.payloads import MAX_ARGS_BYTES
 from jangada.jobs.schemas import JobArgs, JobFilter
 from jangada.telemetry import bound
-from jangada.testing import Person, make_person
+from jangada.testing import Person, eventually, make_person
 
 pytestmark = pytest.mark.anyio
 
@@ -341,10 +341,8 @@ async def finish(session: AsyncSession, id_: UUID) -> None:
 
 
 async def one_waits(session: AsyncSession) -> None:
-    """Each question goes to PostgreSQL, so the other task gets its turn."""
-    async with asyncio.timeout(PATIENCE):
-        while not await session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
-            pass
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    await eventually(lambda: session.scalar(waiting))
 
 
 type Verb = Callable[[AsyncSession, UUID, UUID], Awaitable[Job]]

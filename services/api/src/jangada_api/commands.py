@@ -6,6 +6,7 @@ import typer
 
 from jangada.config import Settings
 from jangada.files.blobs import refuse_makeshift_storage
+from jangada.loading import loading
 from jangada.runtime import start
 
 Port = typer.Option(min=0, max=65535, help="Instead of the setting; 0 takes a free one.")
@@ -26,8 +27,9 @@ def api(
 ) -> None:
     """Serve the HTTP API, and health and metrics on a port of their own."""
     # Here and not above: `jangada --help` need not load a web framework.
-    from jangada_api import server  # noqa: PLC0415 - as said
-    from jangada_api.reload import run_with_reload  # noqa: PLC0415 - as said
+    with loading():
+        from jangada_api import server  # noqa: PLC0415 - as said
+        from jangada_api.reload import run_with_reload  # noqa: PLC0415 - as said
 
     settings = start(server.SERVICE)
     refuse_makeshift_storage(settings)

@@ -18,7 +18,7 @@ from psycopg import errors as pg
 
 from jangada.config import DatabaseSettings
 from jangada.connections import Connection, arguments
-from jangada.migrations.run import head
+from jangada.migrations.revisions import head
 from jangada.runtime import Runtime
 from jangada.telemetry import describe
 

@@ -21,6 +21,7 @@ from jangada.config import Settings, load_settings
 from jangada.errors import JangadaError, Unavailable
 from jangada.local.errors import DataUnusable
 from jangada.migrations import run
+from jangada.migrations.revisions import head
 from jangada.runtime import open_runtime
 from jangada.telemetry import configure_logging
 
@@ -31,7 +32,7 @@ def migrate(settings: Settings) -> None:
     if run.is_newer(revision):
         raise DataUnusable(
             f"The database is at revision {revision}, which a newer release made; this one knows "
-            f"{run.head()}. Nothing was changed: use the newer release, or another folder."
+            f"{head()}. Nothing was changed: use the newer release, or another folder."
         )
     run.upgrade(settings.database)
 

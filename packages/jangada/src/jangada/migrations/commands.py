@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from jangada.migrations import run
+from jangada.migrations.revisions import head
 from jangada.runtime import start
 
 
@@ -29,8 +30,8 @@ def migrate(
 
 
 def _check(revision: str | None) -> None:
-    if revision is not None and revision >= run.head():
-        typer.echo(f"The schema is at {revision}; this release needs {run.head()}.")
+    if revision is not None and revision >= head():
+        typer.echo(f"The schema is at {revision}; this release needs {head()}.")
         return
-    typer.echo(f"The schema is at {revision}; this release needs {run.head()}.", err=True)
+    typer.echo(f"The schema is at {revision}; this release needs {head()}.", err=True)
     raise typer.Exit(1)

@@ -17,7 +17,6 @@ import stamina
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg import errors as pg
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -26,6 +25,7 @@ from jangada.config import DatabaseSettings
 from jangada.connections import arguments
 from jangada.db import milliseconds, translate
 from jangada.errors import Unavailable
+from jangada.migrations.revisions import head
 from jangada.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -46,13 +46,6 @@ def configuration() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     return config
-
-
-def head() -> str:
-    """The revision that this code needs."""
-    revision = ScriptDirectory.from_config(configuration()).get_current_head()
-    assert revision is not None, "the wheel ships its migrations"  # noqa: S101 - a fault of ours
-    return revision
 
 
 @contextmanager
