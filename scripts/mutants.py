@@ -54,13 +54,14 @@ class Part:
 PARTS = (
     Part(
         "tenancy",
-        ["db.py", "migrations/tenancy.py", "migrations/versions/*.py", "tenants/*.py"],
+        ["db.py", "migrations/tenancy.py", "migrations/versions/0001*.py", "tenants/*.py"],
         [
             *("test_tenancy.py", "test_tenancy_catalogue.py", "test_tenancy_scopes.py"),
             *(
                 "test_db.py",
                 "test_db_failures.py",
                 "test_migrations.py",
+                "test_runtime.py",
                 "accounts/test_profile.py",
             ),
         ],

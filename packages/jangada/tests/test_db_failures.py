@@ -4,10 +4,11 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import psycopg
@@ -30,6 +31,8 @@ from jangada.db import (
     TransactionAborted,
     milliseconds,
     notice,
+    plain_scope,
+    system_scope,
     tenant_scope,
     translate,
 )
@@ -117,12 +120,21 @@ async def test_a_swallowed_error_does_not_pass_for_a_commit(
     assert await name_of(database, person) == "Ana"
 
 
+@pytest.mark.parametrize(
+    "scope",
+    [
+        lambda connection, person: tenant_scope(connection, person.tenant_id),
+        lambda connection, _: system_scope(connection, "test"),
+        lambda connection, _: plain_scope(connection),
+    ],
+    ids=["tenant", "system", "plain"],
+)
 async def test_a_swallowed_error_on_a_direct_connection_does_not_either(
-    database: Database, person: Person
+    database: Database, person: Person, scope: Callable[[Any, Person], Any]
 ) -> None:
     async with database.direct() as connection:
         with pytest.raises(TransactionAborted):
-            async with tenant_scope(connection, person.tenant_id):
+            async with scope(connection, person):
                 await connection.execute("UPDATE tenants SET name = 'Renamed'")
                 with pytest.raises(pg.UndefinedColumn):
                     await connection.execute("SELECT nonsense")

@@ -134,11 +134,16 @@ class Program:
 
     @property
     def children(self) -> list[psutil.Process]:
+        """Those that run jobs, not the process that forked them."""
+        return [child for server in self.servers for child in server.children()]
+
+    @property
+    def servers(self) -> list[psutil.Process]:
         return psutil.Process(self.pid).children()
 
     @property
     def family(self) -> list[int]:
-        return [self.pid, *(child.pid for child in self.children)]
+        return [self.pid, *(each.pid for each in (*self.servers, *self.children))]
 
     def signal_family(self, number: signal.Signals) -> None:
         for pid in self.family:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jangada.cli import EXIT_UNAVAILABLE
 from jangada.jobs.models import JobState
 from jangada_queue.statistics import queue_stats
 
@@ -105,3 +106,25 @@ async def test_a_child_that_is_told_to_end_alone_is_replaced(raft: "Raft", gate:
     later = await raft.enqueue("test.effect")
     ((_, successor),) = await raft.until_started(later)
     assert successor != pid
+
+
+async def test_a_signal_to_all_processes_at_once_lets_jobs_end(raft: "Raft", gate: str) -> None:
+    """As Ctrl-C on a terminal, or systemd: the process that forked the others must not go first."""
+    await raft.dispatcher()
+    worker = await raft.worker()
+    job = await raft.enqueue("test.effect", gate=gate)
+    await raft.until_started(job)
+    worker.signal_family(signal.SIGTERM)
+    await raft.open_gate(gate)
+    row = await raft.until_state(job)
+    assert (row.state, row.attempt, row.crashes) == (JobState.COMPLETED, 1, 0)
+    assert await worker.ended() == 0
+
+
+async def test_a_worker_whose_fork_server_was_killed_ends_and_says_so(raft: "Raft") -> None:
+    worker = await raft.worker(processes=2)
+    (server,) = worker.servers
+    server.kill()
+    assert await worker.ended() == EXIT_UNAVAILABLE
+    assert "forks the worker processes was killed" in worker.log.read_text().splitlines()[-1]
+    assert await left_workers(raft) == 0

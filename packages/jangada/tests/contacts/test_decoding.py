@@ -2,6 +2,7 @@
 
 import codecs
 import encodings
+import re
 import tracemalloc
 from collections.abc import Iterable
 from contextlib import suppress
@@ -99,8 +100,9 @@ def test_a_half_character_at_the_end_of_a_chunk_can_be_windows_1252() -> None:
 def test_bytes_that_are_no_text_are_named_by_line_and_offset(
     data: bytes, line: int, offset: int
 ) -> None:
-    with pytest.raises(Undecodable, match=rf"In line {line}, at byte {offset} "):
+    with pytest.raises(Undecodable, match=rf"In line {line}, at byte {offset} ") as told:
         read([data])
+    assert re.search(r"the byte 0x[0-9A-F]{2} is not [a-z]+-\d", str(told.value))
 
 
 def test_a_byte_that_windows_1252_lacks_is_named_far_into_the_file() -> None:

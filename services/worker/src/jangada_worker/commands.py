@@ -16,6 +16,7 @@ from rich.table import Table
 from jangada.config import Settings, ValkeySettings, load_settings
 from jangada.errors import Unavailable
 from jangada.files.blobs import refuse_makeshift_storage
+from jangada.loading import loading
 from jangada.runtime import Runtime, open_runtime, open_valkey, start
 from jangada.telemetry import get_logger, new_registry, tracing
 from jangada_queue.client import QueueClient
@@ -24,6 +25,7 @@ from jangada_queue.server import check_server
 from jangada_queue.statistics import QueueStats, queue_stats
 from jangada_queue.workers import known_queues
 from jangada_worker.dispatcher import Dispatcher
+from jangada_worker.forkserver import Run, fork_server
 from jangada_worker.parent.supervisor import Supervisor
 from jangada_worker.patience import Stop
 
@@ -40,7 +42,17 @@ def worker() -> None:
     """Run jobs until SIGTERM, which lets them end; a second one hands them back at once."""
     settings = start(name := "jangada-worker")
     refuse_makeshift_storage(settings)
-    _serve(settings, name, lambda *given: Supervisor(*given).run())
+    with fork_server(_load_child) as server:
+        _serve(settings, name, lambda *given: Supervisor(server, *given).run())
+
+
+def _load_child() -> Run:
+    with loading():
+        from jangada_worker.child.program import run  # noqa: PLC0415 - only children need it
+        from jangada_worker.discovery import import_platform  # noqa: PLC0415 - as above
+
+        import_platform()
+    return run
 
 
 def dispatcher() -> None:

@@ -16,9 +16,14 @@ def discover() -> frozenset[str]:
     They are registered by being imported: the modules of this package (one per feature), and those
     that entry points of the group `jangada.handlers` name.
     """
-    for module in pkgutil.iter_modules(jangada_worker.__path__):
-        if not module.ispkg:
-            import_module(f"{jangada_worker.__name__}.{module.name}")
+    import_platform()
     for entry in entry_points(group=GROUP):
         entry.load()
     return registry.kinds()
+
+
+def import_platform() -> None:
+    """Import the platform's own handlers, which do nothing else by being imported."""
+    for module in pkgutil.iter_modules(jangada_worker.__path__):
+        if not module.ispkg:
+            import_module(f"{jangada_worker.__name__}.{module.name}")

@@ -1,6 +1,5 @@
 """A child process from its start to its end."""
 
-import argparse
 import asyncio
 import logging
 import os
@@ -14,24 +13,16 @@ from jangada.runtime import open_runtime
 from jangada.telemetry import configure_logging, tracing
 from jangada_worker.child.app import ChildWorker
 from jangada_worker.discovery import discover
-from jangada_worker.lifeline import die_with
 from jangada_worker.link import child_end
 
 
-def main() -> None:
-    """Run one worker process until its parent drains it, or dies."""
-    parser = argparse.ArgumentParser(prog="jangada_worker.child")
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--link", type=int, required=True)
-    parser.add_argument("--pod", required=True)
-    options = parser.parse_args()
-    die_with(options.parent)
+def run(end: socket.socket, pod: str) -> None:
+    """Be one worker process until the parent, at the other end of the link, drains it, or dies."""
     settings = load_settings()
     configure_logging(settings.telemetry, "jangada-worker")
     logging.getLogger("taskiq").setLevel(logging.WARNING)
-    link = socket.socket(fileno=options.link)
     with tracing(settings.telemetry, "jangada-worker"):
-        has_threads_left = asyncio.run(_work(link, options.pod), loop_factory=uvloop.new_event_loop)
+        has_threads_left = asyncio.run(_work(end, pod), loop_factory=uvloop.new_event_loop)
     if has_threads_left:
         sys.stderr.flush()
         os._exit(0)

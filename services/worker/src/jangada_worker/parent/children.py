@@ -1,15 +1,12 @@
 """One child process as its parent sees it."""
 
-import asyncio
-import os
 import socket
-import sys
-from asyncio.subprocess import Process
 from collections.abc import Callable
 from typing import Self
 from uuid import UUID
 
 from jangada_queue.workers import RunningWork
+from jangada_worker.forkserver import Forked, ForkServer
 from jangada_worker.link import (
     Farewell,
     Identity,
@@ -27,7 +24,7 @@ from jangada_worker.link import (
 class Child:
     """A running worker process, and the link to it."""
 
-    def __init__(self, process: Process, link: Link[ToParent, ToChild]) -> None:
+    def __init__(self, process: Forked, link: Link[ToParent, ToChild]) -> None:
         self.process = process
         self.worker: UUID | None = None
         self.kinds: list[str] = []
@@ -37,19 +34,15 @@ class Child:
         self._link = link
 
     @classmethod
-    async def spawn(cls, pod: str) -> Self:
-        """Start a process; it dies with this one."""
+    async def spawn(cls, server: ForkServer, pod: str) -> Self:
+        """Start a process; it dies with this one. Raises `OSError`, or `ForkServerLost`."""
         ours, theirs = socket.socketpair()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "jangada_worker.child"),
-                *("--parent", str(os.getpid())),
-                *("--link", str(theirs.fileno())),
-                *("--pod", pod),
-                pass_fds=[theirs.fileno()],
-            )
-        finally:
-            theirs.close()
+        with theirs:
+            try:
+                process = await server.spawn(theirs, pod)
+            except BaseException:
+                ours.close()
+                raise
         return cls(process, await parent_end(ours))
 
     @property
@@ -82,5 +75,4 @@ class Child:
         return await self.process.wait()
 
     def kill(self) -> None:
-        if self.process.returncode is None:
-            self.process.kill()
+        self.process.kill()

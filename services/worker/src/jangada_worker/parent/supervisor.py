@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from jangada.announcement import announce
 from jangada.db import new_id
+from jangada.errors import Unavailable
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.delivery.workers import NewWorker
 from jangada.runtime import Runtime
@@ -19,6 +20,7 @@ from jangada.telemetry import get_logger
 from jangada_queue import workers
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.workers import WorkerReport
+from jangada_worker.forkserver import ForkServer, ForkServerLost
 from jangada_worker.link import Drain, HandBack
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import WorkerMetrics
@@ -37,8 +39,11 @@ LAST_TURN: Final = (GRACE + LAST_WORDS).total_seconds() + 2
 class Supervisor:
     """The parent process of a pod's workers."""
 
-    def __init__(self, runtime: Runtime, registry: CollectorRegistry, stop: Stop) -> None:
+    def __init__(
+        self, server: ForkServer, runtime: Runtime, registry: CollectorRegistry, stop: Stop
+    ) -> None:
         settings = runtime.settings
+        self._server = server
         self._runtime = runtime
         self._settings = settings.worker
         self._registry = registry
@@ -49,6 +54,7 @@ class Supervisor:
         self._gone: list[UUID] = []
         self._stop = stop
         self._ready = asyncio.Event()
+        self._is_lost = False
         self._is_draining = False
         self._is_valkey_absent = False
         self._health = Health(self._faults, self._degraded, self._ready.is_set)
@@ -65,7 +71,10 @@ class Supervisor:
         )
 
     async def run(self) -> None:
-        """Run the children until the stop, then drain them."""
+        """Run the children until the stop, then drain them.
+
+        Raises `Unavailable` when the fork server was killed.
+        """
         settings = self._settings
         pool_size = self._runtime.settings.database.pool_size
         if settings.slots > pool_size:
@@ -95,6 +104,8 @@ class Supervisor:
                 for task in background:
                     task.cancel()
             await self._leave()
+        if self._is_lost:
+            raise Unavailable("The process that forks the worker processes was killed.")
 
     async def _turn(self) -> None:
         """Show that the loop turns. The short sleep also has signals noticed at once."""
@@ -117,7 +128,10 @@ class Supervisor:
         pauses = Pauses(first=0.5, longest=30.0)
         while not self._stop.asked.is_set():
             try:
-                child = await Child.spawn(self._pod)
+                child = await Child.spawn(self._server, self._pod)
+            except ForkServerLost:
+                self._give_up()
+                return
             except OSError as error:
                 log.warning("no worker process can be started", error=error)
                 await pause(self._stop.asked, pauses.take())
@@ -138,6 +152,12 @@ class Supervisor:
                 pauses.reset()  # a job killed it; the next ones shouldn't wait for that
             else:
                 await pause(self._stop.asked, pauses.take())
+
+    def _give_up(self) -> None:
+        """End in order; whoever started this worker starts another one."""
+        log.error("the process that forks the worker processes was killed, this worker ends")
+        self._is_lost = True
+        self._stop.ask()
 
     def _on_ready(self) -> None:
         self._heart.hurry()
