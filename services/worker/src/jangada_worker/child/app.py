@@ -207,11 +207,12 @@ class ChildWorker:
     def _handle_signals(self) -> None:
         """The parent gives the orders; a SIGTERM to this process alone drains it alone.
 
-        Ctrl-C reaches the whole group of processes: the parent answers for all.
+        One to all processes of the group drains, too, whoever hears it first; only the parent says
+        when to hurry. Ctrl-C reaches them all: the parent answers for all.
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, lambda: None)
-        loop.add_signal_handler(signal.SIGTERM, self._stop.ask)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.asked.set)
 
     async def _listen_for_cancels(self) -> None:
         """Cancel at once what somebody asked to cancel; the beat brings it too, a little later."""
