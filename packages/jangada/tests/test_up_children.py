@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from jangada.local import children
 from jangada.local.children import (
     MARK,
     Backoff,
@@ -171,7 +172,10 @@ async def test_a_child_is_killed_after_its_time_of_grace(program: Program, heard
         await starting
 
 
-async def test_a_hurry_does_not_wait_for_grace(program: Program, heard: Heard) -> None:
+async def test_a_hurry_asks_again_and_does_not_wait_for_grace(
+    program: Program, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "HURRIED_GRACE", timedelta(seconds=0.5))
     child = Supervised(replace(doing(program, STUBBORN), grace=timedelta(hours=1)), heard)
     starting = await start_without_health(child, heard)
     hurry = asyncio.Event()
@@ -179,6 +183,7 @@ async def test_a_hurry_does_not_wait_for_grace(program: Program, heard: Heard) -
     await heard.until("log", times=2)
     assert not stopping.done()
     hurry.set()
+    await heard.until("log", times=3)
     await asyncio.wait_for(stopping, TIMEOUT)
     await asyncio.wait([starting])
 

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -146,7 +147,7 @@ async def fetch[E: Identified](
     """The row of the scope with this id; raises `missing` for one that is absent or invisible."""
     row = await find(session, scope, id)
     if row is None:
-        name = scope.column_descriptions[0]["name"]
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", scope.column_descriptions[0]["name"])
         raise missing(f"There is no {name.lower()} {id}.")
     return row
 

@@ -190,14 +190,24 @@ def translate(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable | 
         )
     original = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(original, "sqlstate", None) or ""
-    if isinstance(original, pg.QueryCanceled | pg.LockNotAvailable) or state.startswith("53"):
+    if isinstance(original, pg.QueryCanceled | pg.LockNotAvailable):
         return DatabaseBusy("The database took too long.", retry_after=timedelta(seconds=1))
+    if state.startswith("53"):
+        detail = _LACKS.get(state, "The database lacks resources.")
+        return DatabaseBusy(detail, retry_after=timedelta(seconds=5))
     if _is_of_the_connection(original, state):
         return DatabaseUnavailable(
             "The database cannot be reached.", retry_after=timedelta(seconds=5)
         )
     return None
 
+
+_LACKS: Final = {
+    "53100": "The database's disk is full.",
+    "53200": "The database is out of memory.",
+    "53300": "The database has no connection left.",
+}
+"""By SQLSTATE, class 53: who is woken by it should not look for slow statements."""
 
 _HUNG_UP_ON: Final = frozenset({"25P03", "25P04"})
 """The server's own limits on idle and on long transactions: it closes the connection."""

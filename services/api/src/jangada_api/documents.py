@@ -49,6 +49,16 @@ On the management port, which is never routed to the public:
 | `GET /metrics` | Prometheus metrics |
 """
 
+JOB_ERRORS: Final = """
+In the `errors` of a job, which has one for each failed attempt, these occur, too:
+
+| code | tried again | meaning |
+|---|---|---|
+| `job.failed` | yes | It raised an error that is none of ours; `detail` says which kind. |
+| `job.crashed` | yes | The worker died while it ran the job; after a second time it runs alone. |
+| `job.poison` | no | The worker died again while it ran nothing else: the job is discarded. |
+"""
+
 ERRORS_PREFACE: Final = """\
 # Error codes
 
@@ -115,7 +125,7 @@ def errors_page() -> str:
             meaning = " ".join((error.__doc__ or "").split())
             rows.setdefault(error.code, (status_of(error), meaning))
     lines = (f"| `{code}` | {status} | {text} |\n" for code, (status, text) in sorted(rows.items()))
-    return ERRORS_PREFACE + "".join(lines)
+    return ERRORS_PREFACE + "".join(lines) + JOB_ERRORS
 
 
 def _import_everything() -> None:

@@ -162,10 +162,10 @@ class Dispatcher:
             self._metrics.poisoned.inc(len(swept.discarded))
             if swept.workers or swept.recovered or swept.discarded:
                 log.warning(
-                    "dead workers were swept",
+                    "jobs of dead workers were swept",
                     workers=len(swept.workers),
-                    recovered=len(swept.recovered),
-                    discarded=len(swept.discarded),
+                    recovered=sorted(map(str, swept.recovered)),
+                    discarded=sorted(map(str, swept.discarded)),
                 )
             if swept.queues:
                 await tell(self._client, wake=swept.queues)

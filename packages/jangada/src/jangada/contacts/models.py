@@ -6,6 +6,9 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ColumnElement, ForeignKeyConstraint, and_
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
+import jangada.files.models
+import jangada.jobs.models
+import jangada.tenants.models  # noqa: F401 - the tables that these refer to
 from jangada.db import Base, TenantEntity
 
 LAST_CHARACTER: Final = "\U0010ffff"

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ColumnElement, func
 from sqlalchemy.orm import Mapped, mapped_column
 
+import jangada.tenants.models  # noqa: F401 - the tables that these refer to
 from jangada.db import Base, TenantEntity
 
 

@@ -34,6 +34,8 @@ POLL = timedelta(milliseconds=50)
 FIRST_PAUSE = timedelta(milliseconds=500)
 LONGEST_PAUSE = timedelta(seconds=30)
 STEADY = timedelta(seconds=30)
+HURRIED_GRACE = timedelta(seconds=10)
+"""A worker gives its handlers a second and itself five to write what became of their jobs."""
 """A child that lived so long did start: the pause after it is the first one again."""
 
 
@@ -95,13 +97,19 @@ def reason(code: int) -> str:
 
 
 async def end(child: Child, grace: timedelta, hurry: asyncio.Event) -> None:
-    """Ask a child to end; kill it when its time of grace is over or there is a hurry."""
+    """Ask a child to end; kill it when its time of grace is over.
+
+    In a hurry it is asked again, which has a worker hand back its jobs, and has little time left.
+    """
     ended = asyncio.wrap_future(child.ended)
     hurried = asyncio.create_task(hurry.wait())
     child.send(signal.SIGTERM)
     events: set[asyncio.Future[Any]] = {ended, hurried}
     timeout = grace.total_seconds()
     await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    if hurried.done() and not ended.done():
+        child.send(signal.SIGTERM)
+        await asyncio.wait({ended}, timeout=min(grace, HURRIED_GRACE).total_seconds())
     hurried.cancel()
     child.send(signal.SIGKILL)
     await ended

@@ -78,6 +78,8 @@ class Intake:
         while not self.stop.is_set():
             try:
                 await self._turn()
+                if not pauses.is_first:
+                    log.info("jobs are taken again")
                 pauses.reset()
             except (QueueUnavailable, Unavailable, psycopg.Error) as error:
                 if pauses.is_first:

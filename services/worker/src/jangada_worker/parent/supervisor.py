@@ -200,6 +200,8 @@ class Supervisor:
         while True:
             try:
                 await self._tell_valkey()
+                if self._is_valkey_absent:
+                    log.info("Valkey is back")
                 self._is_valkey_absent = False
             except QueueUnavailable as error:
                 if not self._is_valkey_absent:

@@ -38,7 +38,9 @@ _RECOVER: Final[LiteralString] = """
             THEN clock_timestamp() END,
         errors = jsonb_path_query_array(errors || jsonb_build_object(
             'code', CASE WHEN crashes >= %(alone_from)s THEN 'job.poison' ELSE 'job.crashed' END,
-            'detail', 'The worker died while it ran this job.',
+            'detail', CASE WHEN crashes >= %(alone_from)s
+                THEN 'The worker died while it ran this job, and no other, again: it is given up.'
+                ELSE 'The worker died while it ran this job.' END,
             'attempt', attempt, 'at', clock_timestamp()), '$[last - 19 to last]'),
         updated_at = clock_timestamp(), revision = revision + 1
     FROM lost WHERE jobs.tenant_id = lost.tenant_id AND jobs.id = lost.id
