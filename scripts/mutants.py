@@ -62,6 +62,7 @@ PARTS = (
                 "test_db_failures.py",
                 "test_migrations.py",
                 "test_runtime.py",
+                "test_connections.py",
                 "accounts/test_profile.py",
             ),
         ],
