@@ -12,7 +12,7 @@ up: setup ## Run the whole platform here; ARGS="--port 0 --fresh" are options of
 	@.venv/bin/jangada up $(ARGS)
 
 ##@ While you work
-test: setup ## Run every test; ARGS="-k import" runs some
+test: setup ## Run the tests; ARGS="-k import" runs some
 	@$(RUN) scripts/suite.py $(ARGS)
 coverage: setup ## Run the tests that reach packages/ and hold their branches at 90 %
 	@$(RUN) scripts/suite.py --branches

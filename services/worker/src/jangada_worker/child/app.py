@@ -115,11 +115,6 @@ class ChildWorker:
         for connection in self._connections:
             await connection.close()
 
-    def has_threads_left(self) -> bool:
-        """Whether handlers in threads outlive the drain: only the end of the process ends them."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        return len(self._running) > 0
-
     async def _work(self) -> None:
         """Take and run jobs until the drain is asked for, and then to its end."""
         finish = asyncio.Event()

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import os
 import socket
-import sys
 
 import uvloop
 
@@ -17,20 +15,18 @@ from jangada_worker.link import child_end
 
 
 def run(end: socket.socket, pod: str) -> None:
-    """Be one worker process until the parent, at the other end of the link, drains it, or dies."""
+    """Be one worker process until the parent, at the other end of the link, drains it, or dies.
+
+    Threads of handlers that outlive the drain end with the process: a forked one waits for none.
+    """
     settings = load_settings()
     configure_logging(settings.telemetry, "jangada-worker")
     logging.getLogger("taskiq").setLevel(logging.WARNING)
     with tracing(settings.telemetry, "jangada-worker"):
-        has_threads_left = asyncio.run(_work(end, pod), loop_factory=uvloop.new_event_loop)
-    if has_threads_left:
-        sys.stderr.flush()
-        os._exit(0)
+        asyncio.run(_work(end, pod), loop_factory=uvloop.new_event_loop)
 
 
-async def _work(end: socket.socket, pod: str) -> bool:
+async def _work(end: socket.socket, pod: str) -> None:
     link = await child_end(end)
     async with open_runtime(load_settings(), application_name="jangada-worker") as runtime:
-        worker = ChildWorker(runtime, link, kinds=discover(), pod=pod)
-        await worker.run()
-    return worker.has_threads_left()
+        await ChildWorker(runtime, link, kinds=discover(), pod=pod).run()
