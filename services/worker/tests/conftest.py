@@ -42,8 +42,8 @@ from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.runtime import Runtime, open_runtime
 from jangada.testing import MASTER_KEY, TEMPLATE, Person, eventually, make_person
+from jangada_queue.patience import Stop
 from jangada_worker.dispatcher import Dispatcher
-from jangada_worker.patience import Stop
 
 PATIENCE = 60.0
 

@@ -129,6 +129,27 @@ async def test_a_worker_that_wakes_from_a_long_sleep_commits_nothing(
     assert (await raft.reload(job)).revision == row.revision
 
 
+async def test_a_stopped_process_loses_its_jobs_though_its_parent_lives(
+    raft: "Raft", gate: str
+) -> None:
+    await raft.dispatcher()
+    worker = await raft.worker()
+    job = await raft.enqueue("test.effect", gate=gate)
+    ((_, pid),) = await raft.until_started(job)
+    os.kill(pid, signal.SIGSTOP)
+    other = await raft.worker()
+    await raft.until_started(job, 2)
+    await raft.open_gate(gate)
+    row = await raft.until_state(job)
+    assert (row.state, row.attempt, row.crashes) == (JobState.COMPLETED, 2, 1)
+    assert await other.stop() == 0
+    os.kill(pid, signal.SIGCONT)
+    later = await raft.enqueue("test.effect")
+    assert (await raft.until_state(later)).state == JobState.COMPLETED
+    assert await raft.effects(job) == [2]
+    assert [child.pid for child in worker.children] == [pid]
+
+
 async def test_a_job_that_kills_its_process_alone_is_poison(fleet: "Raft", gate: str) -> None:
     """Its neighbours are innocent: they end well, however often their process dies with them."""
     poison = await fleet.enqueue("test.crash")

@@ -14,12 +14,12 @@ from jangada.db import utc_now
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada_queue.client import QueueClient
 from jangada_queue.messages import Depth
+from jangada_queue.patience import Stop
 from jangada_queue.statistics import queue_stats
 from jangada_queue.workers import WorkerReport, report
 from jangada_worker.dispatcher import Dispatcher
 from jangada_worker.housekeeping import Housekeeping
 from jangada_worker.metrics import DispatcherMetrics
-from jangada_worker.patience import Stop
 
 if TYPE_CHECKING:
     from services.worker.tests.conftest import Raft

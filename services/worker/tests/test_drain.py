@@ -1,6 +1,7 @@
 """SIGTERM: nothing new starts, what runs may end, and what can't goes back."""
 
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 from jangada.cli import EXIT_UNAVAILABLE
 from jangada.jobs.models import JobState
 from jangada_queue.statistics import queue_stats
+from jangada_queue.workers import flag_drain, is_empty, unflag_drain
 
 if TYPE_CHECKING:
     from services.worker.tests.conftest import Raft
@@ -49,6 +51,24 @@ async def test_a_draining_worker_ends_what_runs_and_starts_nothing(raft: "Raft",
 async def is_draining(raft: "Raft") -> bool:
     (stats,) = await queue_stats(raft.runtime.queue, ["default"])
     return any(worker.is_draining for worker in stats.workers)
+
+
+async def test_a_flagged_pod_is_empty_once_its_last_job_has_ended(raft: "Raft", gate: str) -> None:
+    """Each of its processes has to say so, after it has seen the flag."""
+    await raft.dispatcher()
+    await raft.worker(processes=2, pod_uid="pod-1")
+    job = await raft.enqueue("test.effect", gate=gate)
+    await raft.until_started(job)
+    client, queues = raft.runtime.queue, ["default", "imports"]
+    assert not await is_empty(client, queues, "pod-1")
+    await flag_drain(client, queues, "pod-1", timedelta(minutes=1))
+    await raft.until(lambda: is_draining(raft))
+    assert not await is_empty(client, queues, "pod-1")
+    await raft.open_gate(gate)
+    await raft.until(lambda: is_empty(client, queues, "pod-1"))
+    assert (await raft.reload(job)).state == JobState.COMPLETED
+    await unflag_drain(client, queues, "pod-1")
+    assert not await is_empty(client, queues, "pod-1")
 
 
 async def test_what_outlives_the_drain_is_handed_back(raft: "Raft", gate: str) -> None:

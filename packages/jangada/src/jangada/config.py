@@ -322,6 +322,13 @@ class WorkerSettings(Section):
         default_factory=lambda: ["default", "imports"],
         description="Queues (comma separated) that a worker serves.",
     )
+    pod_uid: str | None = Field(
+        None,
+        min_length=1,
+        max_length=253,
+        description="The pod's UID (`metadata.uid`, by the downward API), under which an operator "
+        "drains it. Default: one made up at each start.",
+    )
     processes: int = Field(1, ge=1, le=64, description="Worker processes under one parent.")
     slots: int = Field(4, ge=1, le=1000, description="Jobs that one process runs at once.")
     drain_timeout: Duration = Field(

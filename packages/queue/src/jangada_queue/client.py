@@ -6,7 +6,7 @@ repeated.
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
-from typing import Final, cast
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -17,7 +17,6 @@ from jangada_queue.scripts import script
 
 MOST_EXPIRED: Final = 1000
 """How many expired leases one call deals with."""
-
 
 SHORTEST_BLOCK: Final = 0.001
 """Zero seconds would mean for ever."""
@@ -40,24 +39,21 @@ class QueueClient:
     def keys(self, queue: str) -> QueueKeys:
         return QueueKeys.of(self.prefix, queue)
 
+    async def run(self, queue: str, name: str, arguments: Iterable[Argument] = ()) -> Any:  # noqa: ANN401 - as the script answers
+        """Run a step of the protocol on a queue within the deadline."""
+        async with within(self.deadline):
+            return await run(self.redis, script(name), self.keys(queue).base, arguments)
+
     async def publish(self, queue: str, offers: Iterable[Offer], *, limit: int) -> Published:
         """Publish offers, in order, until `limit` messages wait. Known keys are skipped.
 
         When the queue is full the next claim that brings it down to half of `limit` wakes a
         dispatcher.
         """
-        keys = self.keys(queue)
         arguments: list[Argument] = [limit, str(PROTOCOL)]
         for offer in offers:
             arguments += (offer.key, offer.kind, offer.body)
-        async with within(self.deadline):
-            published, waiting = await run(
-                self.redis,
-                script("publish"),
-                [keys.stream, keys.window, keys.wake, keys.low, keys.counters],
-                arguments,
-            )
-        return Published(published, waiting)
+        return Published(*await self.run(queue, "publish", arguments))
 
     async def wait_for_work(self, queues: Sequence[str], for_: timedelta) -> str | None:
         """Block until a message waits in one of the queues: its name; its wake token is ours.
@@ -93,92 +89,41 @@ class QueueClient:
         asks that knows them. `has_token`: a wake token was taken for this claim; it is given back
         when the claim is refused.
         """
-        keys = self.keys(queue)
-        async with within(self.deadline):
-            reply = await run(
-                self.redis,
-                script("claim"),
-                [
-                    keys.stream,
-                    keys.window,
-                    keys.wake,
-                    keys.low,
-                    keys.dispatch,
-                    keys.parked,
-                    keys.counters,
-                    keys.drain(pod),
-                ],
-                [worker, count, int(has_token), PROTOCOL.major, *kinds],
-            )
+        arguments: list[Argument] = [worker, pod, count, int(has_token), PROTOCOL.major, *kinds]
+        reply = await self.run(queue, "claim", arguments)
         claims = tuple(
-            Claim(queue, as_text(id_), as_text(key), as_text(kind), as_bytes(body))
-            for id_, key, kind, body in reply[2:]
+            Claim(queue, as_text(id_), as_text(key), as_text(kind), as_bytes(body), int(losses))
+            for id_, key, kind, body, losses in reply[2:]
         )
         return Claims(claims, waiting=reply[1], is_draining=reply[0] == 1)
 
-    async def ack(self, queue: str, claims: Iterable[Claim]) -> int:
-        """Forget claimed messages; answers how many had not been forgotten before."""
-        keys = self.keys(queue)
+    async def ack(self, queue: str, claims: Collection[Claim]) -> frozenset[str]:
+        """Forget claimed messages; answers the ids of those whose leases had been lost before."""
         arguments = [part for claim in claims for part in (claim.id, claim.key)]
-        async with within(self.deadline):
-            return cast(
-                "int", await run(self.redis, script("ack"), [keys.stream, keys.window], arguments)
-            )
+        _, *lost = await self.run(queue, "ack", arguments)
+        return frozenset(map(as_text, lost))
 
     async def release(self, queue: str, claims: Iterable[Claim]) -> int:
         """Hand unstarted messages on to other workers at once; answers how many were still ours."""
-        keys = self.keys(queue)
-        async with within(self.deadline):
-            return cast(
-                "int",
-                await run(
-                    self.redis,
-                    script("release"),
-                    [keys.stream, keys.wake],
-                    [claim.id for claim in claims],
-                ),
-            )
+        released = await self.run(queue, "release", [claim.id for claim in claims])
+        return int(released)
 
     async def renew(self, queue: str, worker: str, claims: Sequence[Claim]) -> tuple[Claim, ...]:
         """Begin the leases of claimed messages anew; answers those that are still the worker's."""
-        keys = self.keys(queue)
-        async with within(self.deadline):
-            kept = await run(
-                self.redis,
-                script("renew"),
-                [keys.stream],
-                [worker, *(claim.id for claim in claims)],
-            )
+        if not claims:
+            return ()
+        kept = await self.run(queue, "renew", [worker, *(claim.id for claim in claims)])
         ids = {as_text(id_) for id_ in kept}
         return tuple(claim for claim in claims if claim.id in ids)
 
     async def expire(self, queue: str, lease: timedelta) -> list[str]:
         """Forget messages claimed longer ago than `lease` by Valkey's clock; answers their keys."""
-        keys = self.keys(queue)
-        async with within(self.deadline):
-            expired = await run(
-                self.redis,
-                script("expire"),
-                [keys.stream, keys.window, keys.counters],
-                [int(lease.total_seconds() * 1000), MOST_EXPIRED],
-            )
-        return [as_text(key) for key in expired]
+        arguments = [int(lease.total_seconds() * 1000), MOST_EXPIRED]
+        return [as_text(key) for key in await self.run(queue, "expire", arguments)]
 
     async def clear_window(self, queue: str) -> int:
         """Forget which messages are out, if none is; answers how many keys that were."""
-        keys = self.keys(queue)
-        async with within(self.deadline):
-            return cast(
-                "int",
-                await run(self.redis, script("clear"), [keys.stream, keys.window, keys.parked]),
-            )
+        return int(await self.run(queue, "clear"))
 
     async def depth(self, queue: str) -> Depth:
-        keys = self.keys(queue)
-        async with within(self.deadline):
-            figures = await run(
-                self.redis,
-                script("depth"),
-                [keys.stream, keys.window, keys.parked, keys.counters],
-            )
-        return Depth(*figures)
+        return Depth(*await self.run(queue, "depth"))

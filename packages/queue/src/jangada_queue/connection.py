@@ -1,12 +1,16 @@
 """Commands with a deadline, and one error for all the ways in which a server is absent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
@@ -28,6 +32,7 @@ _ABSENT: Final = (
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    MasterNotFoundError,
     OutOfMemoryError,
     OSError,
     ReadOnlyError,
@@ -36,6 +41,56 @@ _ABSENT: Final = (
     TimeoutError,
     TryAgainError,
 )
+
+
+def open_client(
+    url: str, options: Mapping[str, Any] | None = None, *, connections: int = 20
+) -> Redis:
+    """A client that never retries by itself: what is sent twice would be done twice.
+
+    Besides `redis://`, `rediss://` and `unix://` it takes `redis+sentinel://` and
+    `rediss+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…]/SERVICE[/DATABASE]`: the sentinels say
+    where the service's primary is. `options` are redis-py's for a connection; those that begin with
+    `sentinel_` are for the sentinels' own. At most `connections` are open; more callers wait.
+    """
+    defaults = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0, "health_check_interval": 0}
+    chosen = {**defaults, **(options or {}), "retry": Retry(NoBackoff(), 0)}
+    if urlsplit(url).scheme.endswith("+sentinel"):
+        return _through_sentinels(url, connections, chosen)
+    pool = BlockingConnectionPool.from_url(url, max_connections=connections, **chosen)
+    return Redis.from_pool(pool)
+
+
+def _through_sentinels(url: str, connections: int, options: dict[str, Any]) -> Redis:
+    parts = urlsplit(url)
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("a sentinel URL ends with the name of the service, /SERVICE")
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    sentinels = [_host_and_port(host) for host in hosts.split(",")]
+    own = {name: options.pop(name) for name in list(options) if name.startswith("sentinel_")}
+    if parts.scheme.startswith("rediss"):
+        options["ssl"] = True
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        sentinels,
+        sentinel_kwargs={
+            **{name: options[name] for name in ("socket_connect_timeout", "socket_timeout")},
+            **{name.removeprefix("sentinel_"): value for name, value in own.items()},
+        },
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        db=int(database or 0),
+        max_connections=connections,
+        **options,
+    )
+    client: Redis = sentinel.master_for(service)
+    return client
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return (host, int(port)) if host else (port, 26379)
 
 
 @asynccontextmanager
@@ -63,31 +118,33 @@ async def command(redis: Redis, *parts: Argument) -> Any:  # noqa: ANN401 - as t
 async def run(
     redis: Redis,
     script: Script,
-    keys: Sequence[str],
+    base: str,
     arguments: Iterable[Argument] = (),
 ) -> Any:  # noqa: ANN401 - as the script answers
-    """Run a script; a server that doesn't know it (yet, or after a restart) is sent the text."""
-    rest = (len(keys), *keys, *arguments)
+    """Run a script on a queue; a server that doesn't know it (any more) is sent the text."""
+    rest = (1, base, *arguments)
     try:
         return await command(redis, "EVALSHA", script.sha, *rest)
     except NoScriptError:
         return await command(redis, "EVAL", script.text, *rest)
 
 
-async def run_each(redis: Redis, script: Script, calls: Sequence[Sequence[str]]) -> list[Any]:
-    """Run a script that takes only keys once for each of `calls`, in one round trip."""
-    if not calls:
+async def run_each(
+    redis: Redis, script: Script, bases: Sequence[str], arguments: Sequence[Argument] = ()
+) -> list[Any]:
+    """Run a script with the same arguments on each of the queues, in one round trip."""
+    if not bases:
         return []
     try:
-        return await _pipeline(redis, "EVALSHA", script.sha, calls)
+        return await _pipeline(redis, ("EVALSHA", script.sha), bases, arguments)
     except NoScriptError:
-        return await _pipeline(redis, "EVAL", script.text, calls)
+        return await _pipeline(redis, ("EVAL", script.text), bases, arguments)
 
 
 async def _pipeline(
-    redis: Redis, command: str, script: str, calls: Sequence[Sequence[str]]
+    redis: Redis, call: tuple[str, str], bases: Iterable[str], arguments: Iterable[Argument]
 ) -> list[Any]:
     async with redis.pipeline(transaction=False) as pipeline:
-        for keys in calls:
-            pipeline.execute_command(command, script, len(keys), *keys)
+        for base in bases:
+            pipeline.execute_command(*call, 1, base, *arguments)
         return await pipeline.execute()

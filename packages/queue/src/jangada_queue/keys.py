@@ -46,6 +46,26 @@ class QueueKeys:
         return f"{self.base}:stream"
 
     @property
+    def returned(self) -> str:
+        """Messages that were claimed before and wait again: they go first."""
+        return f"{self.base}:returned"
+
+    @property
+    def delayed(self) -> str:
+        """Messages that aren't due yet, by the time when they are."""
+        return f"{self.base}:delayed"
+
+    @property
+    def dead(self) -> str:
+        """The dead letters: what nobody could read, and what was lost too often."""
+        return f"{self.base}:dead"
+
+    @property
+    def truth(self) -> str:
+        """Who decides what becomes of a message: PostgreSQL, or Valkey itself."""
+        return f"{self.base}:truth"
+
+    @property
     def window(self) -> str:
         """The keys of all messages that are published and not yet acknowledged."""
         return f"{self.base}:window"
@@ -91,5 +111,5 @@ class QueueKeys:
         return f"{self.base}:beats"
 
     def drain(self, pod: str) -> str:
-        """Exists while the pod's workers must not claim."""
+        """Exists while the pod's workers must not claim; its value tells one flag from the next."""
         return f"{self.base}:drain:{pod}"

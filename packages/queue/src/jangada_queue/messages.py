@@ -25,6 +25,8 @@ class Claim:
     key: str
     kind: str
     body: bytes
+    losses: int = 0
+    """How many leases it has outlived, where Valkey counts them."""
 
 
 @dataclass(frozen=True, slots=True)

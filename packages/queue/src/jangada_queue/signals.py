@@ -80,9 +80,7 @@ async def tell(
     async with within(client.deadline):
         for work in cancel:
             await command(client.redis, "PUBLISH", _cancel_channel(client), work)
-        await run_each(
-            client.redis, script("wake"), [[client.keys(queue).dispatch] for queue in wake]
-        )
+        await run_each(client.redis, script("wake"), [client.keys(queue).base for queue in wake])
 
 
 async def cancel_nudges(client: QueueClient) -> AsyncIterator[str]:

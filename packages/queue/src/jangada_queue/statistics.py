@@ -1,6 +1,6 @@
 """What is known of queues, in one round trip for any number of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -8,7 +8,9 @@ import msgspec
 
 from jangada_queue.client import QueueClient
 from jangada_queue.connection import as_bytes, as_text, command, run, run_each, within
+from jangada_queue.errors import UnsafeServer
 from jangada_queue.scripts import script
+from jangada_queue.service_times import ServiceTimes
 from jangada_queue.workers import STALE, WorkerReport, registry
 
 UPSTREAM_STALE: Final = timedelta(seconds=5)
@@ -17,7 +19,8 @@ UPSTREAM_STALE: Final = timedelta(seconds=5)
 class Upstream(msgspec.Struct, frozen=True):
     """Work that a dispatcher knows of and hasn't published, by PostgreSQL's clock.
 
-    `available` is exact up to 10,000; from there on it means "at least".
+    `available` is exact up to 10,000; from there on it means "at least". `arrival_per_second` is
+    decayed over a minute.
     """
 
     available: int
@@ -25,19 +28,35 @@ class Upstream(msgspec.Struct, frozen=True):
     oldest_wait_seconds: float
     due_60s: int
     enqueued_total: int
+    arrival_per_second: float = 0.0
 
 
 class QueueStats(msgspec.Struct, frozen=True):
-    """One queue. `workers` are the live ones; `upstream` is None when it was never written."""
+    """One queue. `workers` are the live ones; `upstream` is None when it was never written.
+
+    Rates are decayed over a minute; service times are those of the last five to ten minutes in
+    which work was completed, None before any was. `oldest_wait_seconds` is that of the oldest
+    published message that waits, or of what waits upstream when that is older; None when nothing
+    waits.
+    """
 
     queue: str
     waiting: int
     claimed: int
+    delayed: int
+    due: int
+    dead: int
     window: int
     parked: dict[str, int]
     published_total: int
+    completed_total: int
     expired_total: int
     unreadable_total: int
+    oldest_wait_seconds: float | None
+    arrival_per_second: float
+    completion_per_second: float
+    service_mean_seconds: float | None
+    service_p95_seconds: float | None
     upstream: Upstream | None
     upstream_age_seconds: float | None
     workers: list[WorkerReport]
@@ -53,6 +72,7 @@ class QueueStats(msgspec.Struct, frozen=True):
 
     @property
     def busy(self) -> int:
+        """How many callbacks run: a lease that is merely held isn't work."""
         return sum(worker.busy for worker in self.workers)
 
     @property
@@ -63,22 +83,9 @@ class QueueStats(msgspec.Struct, frozen=True):
 
 async def queue_stats(client: QueueClient, queues: Sequence[str]) -> list[QueueStats]:
     """The figures of each queue, in the order asked for; one never used is all zeroes."""
-    calls = []
-    for queue in queues:
-        keys = client.keys(queue)
-        calls.append(
-            [
-                keys.stream,
-                keys.window,
-                keys.parked,
-                keys.counters,
-                keys.upstream,
-                keys.workers,
-                keys.beats,
-            ]
-        )
+    bases = [client.keys(queue).base for queue in queues]
     async with within(client.deadline):
-        replies = await run_each(client.redis, script("stats"), calls)
+        replies = await run_each(client.redis, script("stats"), bases)
     return [_decode(queue, reply) for queue, reply in zip(queues, replies, strict=True)]
 
 
@@ -94,37 +101,61 @@ def _tolerant[T](payload: object, type_: type[T]) -> T | None:
         return None
 
 
-def _decode(queue: str, reply: Sequence[Any]) -> QueueStats:
-    (waiting, claimed, window), parked, counters, figures, age, *beats = reply
-    totals = _pairs(counters)
-    live = [
+def _live(beats: Sequence[Any]) -> list[WorkerReport]:
+    return [
         worker
         for payload, silence in beats
         if silence <= STALE.total_seconds() * 1000
         and (worker := _tolerant(payload, WorkerReport)) is not None
     ]
+
+
+def _decode(queue: str, reply: Sequence[Any]) -> QueueStats:
+    depth, parked, counters, figures, age, waits, rates, service, previous, *beats = reply
+    waiting, claimed, window, delayed, due, dead = depth
+    totals: Mapping[str, int] = _pairs(counters)
+    upstream = _tolerant(figures, Upstream) if figures else None
+    arrived, completed = (float(rate) for rate in rates)
+    times = ServiceTimes.of(_pairs(service), _pairs(previous))
     return QueueStats(
         queue=queue,
         waiting=waiting,
         claimed=claimed,
+        delayed=delayed,
+        due=due,
+        dead=dead,
         window=window,
         parked=_pairs(parked),
         published_total=totals.get("published", 0),
+        completed_total=totals.get("completed", 0),
         expired_total=totals.get("expired", 0),
         unreadable_total=totals.get("unreadable", 0),
-        upstream=_tolerant(figures, Upstream) if figures else None,
+        oldest_wait_seconds=_oldest(waits, upstream),
+        arrival_per_second=arrived if upstream is None else upstream.arrival_per_second,
+        completion_per_second=completed,
+        service_mean_seconds=times.mean(),
+        service_p95_seconds=times.quantile(0.95),
+        upstream=upstream,
         upstream_age_seconds=None if age < 0 else age / 1000,
-        workers=live,
+        workers=_live(beats),
     )
 
 
+def _oldest(milliseconds: int, upstream: Upstream | None) -> float | None:
+    waits = [] if milliseconds < 0 else [milliseconds / 1000]
+    if upstream is not None and upstream.available > 0:
+        waits.append(upstream.oldest_wait_seconds)
+    return max(waits, default=None)
+
+
 async def write_upstream(client: QueueClient, queue: str, figures: Upstream) -> None:
-    """Publish what the dispatcher knows; its age is measured by Valkey's clock."""
+    """Publish what the dispatcher knows; its age is measured by Valkey's clock.
+
+    Raises `UnsafeServer` for a queue that a taskiq application serves: two truths would lose work.
+    """
     async with within(client.deadline):
-        await run(
-            client.redis,
-            script("upstream"),
-            [client.keys(queue).upstream],
-            [msgspec.json.encode(figures)],
-        )
+        payload = msgspec.json.encode(figures)
+        truth = await run(client.redis, script("upstream"), client.keys(queue).base, [payload])
         await command(client.redis, "SADD", registry(client), queue)
+    if as_text(truth) != "postgresql":
+        raise UnsafeServer(f"The queue {queue} is a taskiq application's; jobs need another one.")

@@ -4,30 +4,24 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Annotated
 
-import msgspec
 import typer
 from prometheus_client import CollectorRegistry
-from pydantic import SecretStr, ValidationError
-from rich.console import Console
-from rich.table import Table
 
-from jangada.config import Settings, ValkeySettings, load_settings
+from jangada.config import Settings, load_settings
 from jangada.errors import Unavailable
 from jangada.files.blobs import refuse_makeshift_storage
 from jangada.loading import loading
-from jangada.runtime import Runtime, open_runtime, open_valkey, start
+from jangada.runtime import Runtime, open_runtime, start
 from jangada.telemetry import get_logger, new_registry, tracing
 from jangada_queue.client import QueueClient
+from jangada_queue.commands import queue_commands
 from jangada_queue.errors import QueueUnavailable, UnsafeServer
+from jangada_queue.patience import Stop
 from jangada_queue.server import check_server
-from jangada_queue.statistics import QueueStats, queue_stats
-from jangada_queue.workers import known_queues
 from jangada_worker.dispatcher import Dispatcher
 from jangada_worker.forkserver import Run, fork_server
 from jangada_worker.parent.supervisor import Supervisor
-from jangada_worker.patience import Stop
 
 log = get_logger(__name__)
 
@@ -35,7 +29,7 @@ log = get_logger(__name__)
 def register(app: typer.Typer) -> None:
     app.command()(worker)
     app.command()(dispatcher)
-    app.add_typer(queue, name="queue")
+    app.add_typer(queue_commands(_broker), name="queue")
 
 
 def worker() -> None:
@@ -97,69 +91,5 @@ async def _warn_of_eviction(client: QueueClient) -> None:
         log.warning("Valkey is absent", error=error)
 
 
-queue = typer.Typer(help="Look at the queues.", no_args_is_help=True)
-
-
-@queue.callback()
-def _queue() -> None:
-    """Look at the queues."""
-
-
-@queue.command()
-def stats(
-    names: Annotated[list[str] | None, typer.Argument(help="Queues; all by default.")] = None,
-    *,
-    broker: Annotated[
-        str | None, typer.Option(help="URL of the Valkey; by default the settings' own.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-) -> None:
-    """Show what waits, runs and works in each queue."""
-    try:
-        found = asyncio.run(_stats(names or [], broker))
-    except QueueUnavailable as error:
-        raise Unavailable(str(error)) from error
-    if as_json:
-        for each in found:
-            typer.echo(msgspec.json.encode(each).decode())
-    else:
-        _print(found)
-
-
-async def _stats(names: list[str], broker: str | None) -> list[QueueStats]:
-    settings = _at(broker) if broker else load_settings().valkey
-    async with open_valkey(settings) as valkey:
-        client = QueueClient(valkey)
-        return await queue_stats(client, names or await known_queues(client))
-
-
-def _at(broker: str) -> ValkeySettings:
-    try:
-        return ValkeySettings(url=SecretStr(broker))
-    except ValidationError as error:
-        raise typer.BadParameter("must be a redis://, rediss:// or unix:// URL") from error
-
-
-def _print(found: list[QueueStats]) -> None:
-    columns = ("queue", "waiting", "claimed", "parked", "available", "running", "oldest", "slots")
-    table = Table(*columns, "workers", box=None, header_style="bold")
-    for each in found:
-        table.add_row(*_row(each))
-    console = Console()
-    width = console.width if console.is_terminal else console.measure(table).maximum
-    console.print(table, width=width, crop=False, no_wrap=not console.is_terminal)
-
-
-def _row(stats: QueueStats) -> list[str]:
-    upstream = stats.upstream if stats.is_upstream_fresh else None
-    return [
-        stats.queue,
-        str(stats.waiting),
-        str(stats.claimed),
-        str(sum(stats.parked.values())),
-        str(upstream.available) if upstream else "?",
-        str(upstream.running) if upstream else "?",
-        f"{upstream.oldest_wait_seconds:.0f} s" if upstream else "?",
-        f"{stats.busy}/{stats.slots}",
-        str(len(stats.workers)),
-    ]
+def _broker() -> str:
+    return load_settings().valkey.url.get_secret_value()

@@ -19,15 +19,16 @@ from jangada.announcement import announce
 from jangada.errors import Unavailable
 from jangada.jobs.delivery import dispatch
 from jangada.jobs.delivery.connection import Connection, DirectConnection
-from jangada.jobs.delivery.sweep import Watch, sweep
+from jangada.jobs.delivery.sweep import sweep
 from jangada.runtime import Runtime
 from jangada.telemetry import get_logger
 from jangada_queue.errors import QueueUnavailable
+from jangada_queue.patience import Pauses, Stop, pause, unless
 from jangada_queue.signals import tell
+from jangada_queue.watch import Watch
 from jangada_worker.housekeeping import Housekeeping
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import DispatcherMetrics
-from jangada_worker.patience import Pauses, Stop, pause, unless
 
 log = get_logger(__name__)
 

@@ -14,6 +14,7 @@ from jangada.jobs.delivery import dispatch
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
+from jangada_queue.errors import UnsafeServer
 from jangada_queue.signals import tell
 from jangada_queue.statistics import QueueStats, Upstream, queue_stats, write_upstream
 from jangada_queue.workers import prune
@@ -63,7 +64,10 @@ class Housekeeping:
                 found, queue, published_total=stats.published_total, window=stats.window
             )
         )
-        await write_upstream(self.client, queue, upstream)
+        try:
+            await write_upstream(self.client, queue, upstream)
+        except UnsafeServer as error:
+            log.error("a queue has two truths", queue=queue, error=error)
         return upstream
 
     async def _expire(self, queue: str) -> None:

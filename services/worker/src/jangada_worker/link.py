@@ -38,6 +38,12 @@ class HandBack(msgspec.Struct, tag=True, frozen=True):
     """To the child: as `Drain`, but at once."""
 
 
+class Flagged(msgspec.Struct, tag=True, frozen=True):
+    """To the child: the pod's drain flag has changed; empty means that there is none."""
+
+    flag: str
+
+
 class Ready(msgspec.Struct, tag=True, frozen=True):
     """To the parent: the child can run these kinds."""
 
@@ -45,9 +51,11 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
 
 
 class Report(msgspec.Struct, tag=True, frozen=True):
-    """To the parent: what runs now."""
+    """To the parent: what runs now, whether a claim is under way, and the flag seen before that."""
 
     running: list[RunningWork]
+    claiming: int
+    drain: str
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -70,7 +78,7 @@ class Farewell(msgspec.Struct, tag=True, frozen=True):
     """To the parent: the child ends in order. Without it an end is a crash, whatever the code."""
 
 
-type ToChild = Identity | CancelJobs | Drain | HandBack
+type ToChild = Identity | CancelJobs | Drain | HandBack | Flagged
 type ToParent = Ready | Report | Observations | Farewell
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from jangada.jobs.delivery.dispatch import dispatch_round
 from jangada.jobs.delivery.grant import grant
-from jangada.jobs.delivery.sweep import Swept, Watch, sweep
+from jangada.jobs.delivery.sweep import Swept, sweep
 from jangada.jobs.delivery.workers import beat, bury
 from jangada.jobs.models import JobState
+from jangada_queue.watch import Watch
 
 if TYPE_CHECKING:
     from packages.jangada.tests.jobs.delivery.conftest import Bench
@@ -109,36 +110,3 @@ async def test_a_sweep_does_nothing_before_its_watch_is_ready(bench: "Bench") ->
     await bench.silence(worker, 600)
     assert await sweep(bench.connection, Watch(TIMEOUT)) == Swept(may_act=False)
     assert (await bench.reload(job)).state == JobState.RUNNING
-
-
-def see(watch: Watch, *seconds: float, drift: float = 0) -> list[bool]:
-    return [watch.see(START + timedelta(seconds=s + drift), 100 + s) for s in seconds]
-
-
-def test_a_watch_is_ready_after_a_gap_free_timeout() -> None:
-    assert see(Watch(TIMEOUT), 0, 4, 8, 9.9, 10, 14) == [False] * 4 + [True] * 2
-
-
-def test_a_gap_begins_the_watch_anew() -> None:
-    assert see(Watch(TIMEOUT), 0, 5, 10, 16, 21, 25, 26) == [False, False, True] + [False] * 3 + [
-        True
-    ]
-
-
-def test_a_lost_connection_begins_the_watch_anew() -> None:
-    watch = Watch(TIMEOUT)
-    see(watch, 0, 5, 10)
-    watch.lose()
-    assert see(watch, 11, 15, 19, 21) == [False, False, False, True]
-
-
-def test_a_pause_that_only_postgresql_s_clock_shows_is_a_gap() -> None:
-    watch = Watch(TIMEOUT)
-    assert see(watch, 0, 5, 10)[-1]
-    assert see(watch, 11, drift=600) == [False]
-
-
-def test_a_pause_that_only_our_clock_shows_is_a_gap() -> None:
-    watch = Watch(TIMEOUT)
-    assert see(watch, 0, 5, 10)[-1]
-    assert see(watch, 21, drift=-10) == [False]

@@ -1,9 +1,14 @@
--- Forget messages: the stream, the group and the window together.
--- KEYS: stream, window   ARGV: id, key for each message   Returns: how many were still there
-local removed = 0
+-- Forget messages: stream, group and window together. ARGV: id, key for each message
+-- Returns: how many were still there, then the ids that were not
+local reply = {0}
 for position = 1, #ARGV, 2 do
-    redis.call('XACK', KEYS[1], GROUP, ARGV[position])
-    removed = removed + redis.call('XDEL', KEYS[1], ARGV[position])
-    redis.call('SREM', KEYS[2], ARGV[position + 1])
+    local stream, id = locate(ARGV[position])
+    redis.call('XACK', stream, GROUP, id)
+    if redis.call('XDEL', stream, id) == 1 then
+        reply[1] = reply[1] + 1
+    else
+        table.insert(reply, ARGV[position])
+    end
+    redis.call('SREM', key('window'), ARGV[position + 1])
 end
-return removed
+return reply

@@ -1,8 +1,8 @@
--- Take in the reports of workers of one pod. KEYS: workers, beats, drain   ARGV: worker, report, …
--- Returns: 1 when the pod is draining
+-- Take in the reports of workers of one pod. ARGV: pod, then worker, report for each
+-- Returns: the drain flag, or nothing
 local now = milliseconds()
-for position = 1, #ARGV, 2 do
-    redis.call('HSET', KEYS[1], ARGV[position], ARGV[position + 1])
-    redis.call('ZADD', KEYS[2], now, ARGV[position])
+for position = 2, #ARGV, 2 do
+    redis.call('HSET', key('workers'), ARGV[position], ARGV[position + 1])
+    redis.call('ZADD', key('beats'), now, ARGV[position])
 end
-return redis.call('EXISTS', KEYS[3])
+return redis.call('GET', key('drain:' .. ARGV[1]))

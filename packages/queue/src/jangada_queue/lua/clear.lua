@@ -1,12 +1,12 @@
 -- The window says that messages are out, and there are none: part of the data was lost. Forget the window.
--- KEYS: stream, window, parked   Returns: how many keys were forgotten (0 when messages wait or are claimed)
-if redis.call('XLEN', KEYS[1]) > 0 then
+-- Returns: how many keys were forgotten (0 when messages wait or are claimed)
+if redis.call('XLEN', STREAM) + redis.call('XLEN', RETURNED) > 0 then
     return 0
 end
-local forgotten = redis.call('SCARD', KEYS[2])
-redis.call('DEL', KEYS[2])
-for _, tag in ipairs(redis.call('SMEMBERS', KEYS[3])) do
-    redis.call('DEL', KEYS[3] .. ':' .. tag)
+local forgotten = redis.call('SCARD', key('window'))
+redis.call('DEL', key('window'))
+for _, tag in ipairs(redis.call('SMEMBERS', key('parked'))) do
+    redis.call('DEL', key('parked:' .. tag))
 end
-redis.call('DEL', KEYS[3])
+redis.call('DEL', key('parked'))
 return forgotten

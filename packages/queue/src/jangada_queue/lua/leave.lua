@@ -1,10 +1,12 @@
--- A worker is gone. Its consumer goes too, unless it still holds messages: deleting it then would lose them.
--- KEYS: stream, workers, beats   ARGV: workers
+-- Workers are gone. Their consumers go too, unless they still hold messages: deleting one then would lose them.
+-- ARGV: workers
 for _, worker in ipairs(ARGV) do
-    redis.call('HDEL', KEYS[2], worker)
-    redis.call('ZREM', KEYS[3], worker)
-    local pending = redis.pcall('XPENDING', KEYS[1], GROUP, '-', '+', 1, worker)
-    if not pending.err and #pending == 0 then
-        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], GROUP, worker)
+    redis.call('HDEL', key('workers'), worker)
+    redis.call('ZREM', key('beats'), worker)
+    for _, stream in ipairs({STREAM, RETURNED}) do
+        local pending = redis.pcall('XPENDING', stream, GROUP, '-', '+', 1, worker)
+        if not pending.err and #pending == 0 then
+            redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, worker)
+        end
     end
 end

@@ -1,20 +1,21 @@
--- Workers that were silent for long, and consumers that belong to no worker and hold nothing.
--- KEYS: stream, workers, beats   ARGV: silence in milliseconds   Returns: how many workers went
-local before = milliseconds() - tonumber(ARGV[1])
-local silent = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', before)
-for _, worker in ipairs(silent) do
-    redis.call('HDEL', KEYS[2], worker)
-    redis.call('ZREM', KEYS[3], worker)
+-- Consumers of workers that were silent for long and hold nothing; in the end the workers, too.
+-- ARGV: silence in milliseconds, silence after which the last report is forgotten   Returns: how many workers went
+local now = milliseconds()
+local silence = tonumber(ARGV[1])
+local forgotten = redis.call('ZRANGEBYSCORE', key('beats'), '-inf', now - tonumber(ARGV[2]))
+for _, worker in ipairs(forgotten) do
+    redis.call('HDEL', key('workers'), worker)
+    redis.call('ZREM', key('beats'), worker)
 end
-local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], GROUP)
-if not consumers.err then
-    for _, consumer in ipairs(consumers) do
+for _, stream in ipairs({STREAM, RETURNED}) do
+    local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, GROUP)
+    for _, consumer in ipairs(consumers.err and {} or consumers) do
         -- Flat pairs: name, n, pending, n, idle, milliseconds, …
         local found = fields_of({nil, consumer})
-        if found.pending == 0 and found.idle > tonumber(ARGV[1])
-            and redis.call('HEXISTS', KEYS[2], found.name) == 0 then
-            redis.call('XGROUP', 'DELCONSUMER', KEYS[1], GROUP, found.name)
+        local beat = tonumber(redis.call('ZSCORE', key('beats'), found.name) or 0)
+        if found.pending == 0 and found.idle > silence and now - beat > silence then
+            redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, found.name)
         end
     end
 end
-return #silent
+return #forgotten

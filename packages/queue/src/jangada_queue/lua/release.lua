@@ -1,16 +1,14 @@
--- Hand claimed messages on to others at once, under a new id. One whose lease has ended is no longer ours: nothing is done.
--- KEYS: stream, wake   ARGV: ids   Returns: how many were handed on
+-- needs losses
+-- Hand claimed messages on to others at once, ahead of those that wait. One whose lease has ended is no longer ours.
+-- ARGV: ids   Returns: how many were handed on
 local released = 0
-for _, id in ipairs(ARGV) do
-    local ours = redis.pcall('XACK', KEYS[1], GROUP, id)
-    if ours == 1 then
-        local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
-        if entry then
-            redis.call('XDEL', KEYS[1], id)
-            redis.call('XADD', KEYS[1], '*', unpack(entry[2]))
-            released = released + 1
-        end
+for _, name in ipairs(ARGV) do
+    local stream, id = locate(name)
+    local entry = take_out(stream, id)
+    if entry then
+        redis.call('XADD', RETURNED, '*', unpack(entry[2]))
+        released = released + 1
     end
 end
-push_tokens(KEYS[2], released)
+push_tokens(released)
 return released

@@ -1,2 +1,4 @@
--- KEYS: upstream   ARGV: the dispatcher's figures as JSON
-redis.call('HSET', KEYS[1], 'figures', ARGV[1], 'at', milliseconds())
+-- ARGV: the dispatcher's figures as JSON   Returns: who decides what becomes of the queue's messages
+redis.call('HSET', key('upstream'), 'figures', ARGV[1], 'at', milliseconds())
+redis.call('SETNX', key('truth'), 'postgresql')
+return redis.call('GET', key('truth'))

@@ -1,2 +1,2 @@
--- KEYS: dispatch
-wake_dispatcher(KEYS[1])
+-- Wake a dispatcher for the queue.
+wake_dispatcher()

@@ -15,6 +15,7 @@ from jangada.jobs.delivery.grant import GrantedJob
 from jangada.runtime import Runtime
 from jangada.telemetry import get_logger
 from jangada_queue.errors import QueueUnavailable
+from jangada_queue.patience import Pauses, Stop, wait_at_most
 from jangada_queue.signals import cancel_nudges
 from jangada_worker.child.broker import JobBroker
 from jangada_worker.child.endings import EndingWriter
@@ -27,6 +28,7 @@ from jangada_worker.link import (
     CancelJobs,
     Drain,
     Farewell,
+    Flagged,
     HandBack,
     Identity,
     Link,
@@ -37,7 +39,7 @@ from jangada_worker.link import (
     ToChild,
     ToParent,
 )
-from jangada_worker.patience import GRACE, LAST_WORDS, Pauses, Stop, wait_at_most
+from jangada_worker.patience import GRACE, LAST_WORDS
 
 log = get_logger(__name__)
 
@@ -69,6 +71,7 @@ class ChildWorker:
         self._stop = Stop()
         self._drain_seconds = worker.drain_timeout.total_seconds()
         self._identity: UUID | None = None
+        self._flag = ""
         self._slots = Slots(worker.slots)
         self._connections = [
             DirectConnection(runtime.database, deadline=STATEMENT_DEADLINE) for _ in range(2)
@@ -183,6 +186,9 @@ class ChildWorker:
                 case CancelJobs():
                     for job_id in message.jobs:
                         self._running.interrupt(job_id, Interruption.CANCEL)
+                case Flagged():
+                    self._flag = message.flag
+                    self._say_what_runs()
                 case Drain():
                     self._drain_seconds = message.seconds
                     self._stop.asked.set()
@@ -226,7 +232,7 @@ class ChildWorker:
             await asyncio.sleep(REPORT_EVERY)
 
     def _say_what_runs(self) -> None:
-        self._link.send(Report(self._running.report()))
+        self._link.send(Report(self._running.report(), self._intake.claiming, self._flag))
         if self._ended:
             self._link.send(Observations(self._ended.copy()))
             self._ended.clear()

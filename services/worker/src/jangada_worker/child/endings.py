@@ -19,8 +19,8 @@ from jangada.jobs.models import JobState
 from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable
+from jangada_queue.patience import Pauses
 from jangada_queue.signals import tell
-from jangada_worker.patience import Pauses
 
 log = get_logger(__name__)
 

@@ -7,7 +7,8 @@ message is acknowledged right after the grant: from there on the parent's beat i
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -24,9 +25,9 @@ from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.messages import Claim
+from jangada_queue.patience import Pauses, pause, unless, wait_at_most
 from jangada_queue.signals import tell
 from jangada_worker.child.slots import Slots
-from jangada_worker.patience import Pauses, pause, unless, wait_at_most
 
 log = get_logger(__name__)
 
@@ -61,6 +62,8 @@ class Intake:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.stop = asyncio.Event()
+        self.claiming = 0
+        """Claims under way, and claimed messages of which it isn't known yet whether they run."""
         self._worker: UUID | None = None
         self._identified = asyncio.Event()
         self._turns = 0
@@ -98,7 +101,16 @@ class Intake:
             return
         claims = await self._claim([woken] if woken else queues, has_token=woken is not None)
         if claims:
-            await self._start(self._worker, claims)
+            with self._in_hand(len(claims)):
+                await self._start(self._worker, claims)
+
+    @contextmanager
+    def _in_hand(self, count: int) -> Iterator[None]:
+        self.claiming += count
+        try:
+            yield
+        finally:
+            self.claiming -= count
 
     def _rotated(self) -> list[str]:
         """The queues, another one first each time, so that none starves behind its neighbours."""
@@ -112,14 +124,15 @@ class Intake:
             room = desk.slots.free - len(claims)
             if room <= 0:
                 break
-            answer = await desk.client.claim(
-                queue,
-                str(self._worker),
-                room,
-                pod=desk.pod,
-                kinds=desk.kinds,
-                has_token=has_token,
-            )
+            with self._in_hand(1):
+                answer = await desk.client.claim(
+                    queue,
+                    str(self._worker),
+                    room,
+                    pod=desk.pod,
+                    kinds=desk.kinds,
+                    has_token=has_token,
+                )
             claims += answer.claims
             if answer.is_draining:
                 await pause(self.stop, DRAIN_LOOK)

@@ -29,6 +29,8 @@ class Child:
         self.worker: UUID | None = None
         self.kinds: list[str] = []
         self.running: list[RunningWork] = []
+        self.claiming = 0
+        self.drain = ""
         self.is_ready = False
         self.said_farewell = False
         self._link = link
@@ -65,7 +67,8 @@ class Child:
                     self.is_ready = True
                     ready()
                 case Report():
-                    self.running = message.running
+                    self.running, self.claiming = message.running, message.claiming
+                    self.drain = message.drain
                 case Observations():
                     for observation in message.ended:
                         observe(observation)

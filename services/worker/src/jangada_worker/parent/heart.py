@@ -16,10 +16,11 @@ from jangada.jobs.delivery.connection import Connection, DirectConnection
 from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable
+from jangada_queue.processes import is_stopped
+from jangada_queue.patience import Pauses, wait_at_most
 from jangada_queue.signals import tell
 from jangada_worker.link import CancelJobs
 from jangada_worker.parent.children import Child
-from jangada_worker.patience import Pauses, wait_at_most
 
 log = get_logger(__name__)
 
@@ -36,7 +37,7 @@ class Departed:
 
 
 class Heart:
-    """Beats for the children. While PostgreSQL is absent it keeps trying, and they keep running."""
+    """Beats for the children that aren't stopped (SIGSTOP), and keeps trying without PostgreSQL."""
 
     def __init__(
         self,
@@ -119,7 +120,7 @@ class Heart:
 
     async def _turn(self, connection: Connection) -> list[str]:
         queues = await self._bury(connection)
-        children = [child for child in self._children() if child.is_ready]
+        children = [each for each in self._children() if each.is_ready and not is_stopped(each.pid)]
         await self._register(connection, [child for child in children if child.worker is None])
         known = {child.worker: child for child in children if child.worker is not None}
         if not known:

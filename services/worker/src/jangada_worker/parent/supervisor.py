@@ -19,19 +19,22 @@ from jangada.runtime import Runtime
 from jangada.telemetry import get_logger
 from jangada_queue import workers
 from jangada_queue.errors import QueueUnavailable
+from jangada_queue.patience import Pauses, Stop, pause
 from jangada_queue.workers import WorkerReport
 from jangada_worker.forkserver import ForkServer, ForkServerLost
-from jangada_worker.link import Drain, HandBack
+from jangada_worker.link import Drain, Flagged, HandBack
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import WorkerMetrics
 from jangada_worker.parent.children import Child
 from jangada_worker.parent.heart import Heart
-from jangada_worker.patience import GRACE, LAST_WORDS, Pauses, Stop, pause
+from jangada_worker.patience import GRACE, LAST_WORDS
 
 log = get_logger(__name__)
 
 TURN: Final = 0.25
 REPORT_EVERY: Final = 1.0
+STOPPING: Final = "stopping"
+"""What a worker that stops says instead of a flag."""
 LAST_TURN: Final = (GRACE + LAST_WORDS).total_seconds() + 2
 """How long a child may take beyond its drain before it is killed, in seconds."""
 
@@ -48,14 +51,14 @@ class Supervisor:
         self._settings = settings.worker
         self._registry = registry
         self._metrics = WorkerMetrics(registry)
-        self._pod = new_id().hex
+        self._pod = self._settings.pod_uid or new_id().hex
         self._version = version("jangada-worker")
         self._children: dict[int, Child] = {}
         self._gone: list[UUID] = []
         self._stop = stop
         self._ready = asyncio.Event()
         self._is_lost = False
-        self._is_draining = False
+        self._flag = ""
         self._is_valkey_absent = False
         self._health = Health(self._faults, self._degraded, self._ready.is_set)
         # A connection that is dead without a word costs a beat, and another one is made in time.
@@ -211,16 +214,21 @@ class Supervisor:
 
     async def _tell_valkey(self) -> None:
         """Report the living and take leave of the gone; the answer says whether to drain."""
-        queue = self._runtime.queue
+        client, queues = self._runtime.queue, self._settings.queues
         reports = [self._report_of(child) for child in self._children.values() if child.worker]
-        if reports:
-            self._is_draining = await workers.report(queue, self._pod, reports)
-        else:
-            queues = self._settings.queues
-            self._is_draining = await workers.is_flagged(queue, queues, self._pod)
+        self._take_flag(await workers.report(client, self._pod, reports, queues=queues))
         if gone := [str(worker) for worker in self._gone]:
-            await workers.leave(queue, self._settings.queues, gone)
+            await workers.leave(client, queues, gone)
             del self._gone[: len(gone)]
+
+    def _take_flag(self, flag: str) -> None:
+        """Children say with their next report that they have seen it."""
+        if flag != self._flag:
+            log.info("the pod is to drain" if flag else "the pod claims again")
+        self._flag = flag
+        for child in self._children.values():
+            if child.drain != flag:
+                child.send(Flagged(flag))
 
     def _report_of(self, child: Child) -> WorkerReport:
         return WorkerReport(
@@ -233,7 +241,8 @@ class Supervisor:
             kinds=child.kinds,
             slots=self._settings.slots,
             running=child.running,
-            is_draining=self._is_draining or self._stop.asked.is_set(),
+            claiming=child.claiming,
+            drain=child.drain or (STOPPING if self._stop.asked.is_set() else ""),
         )
 
     def _describe(self, worker: UUID, child: Child) -> NewWorker:
@@ -252,7 +261,7 @@ class Supervisor:
         faults = {}
         if not any(child.is_ready for child in tuple(self._children.values())):
             faults["children"] = "no worker process runs"
-        if self._is_draining or self._stop.asked.is_set():
+        if self._flag or self._stop.asked.is_set():
             faults["process"] = "it is draining"
         return faults
 

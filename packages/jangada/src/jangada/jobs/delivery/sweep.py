@@ -6,19 +6,22 @@ silent; whoever lives has beaten by then.
 """
 
 import time
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from typing import Final, LiteralString
 from uuid import UUID
 
 from jangada.jobs.delivery.connection import Connection, indexed_scope
 from jangada.jobs.delivery.tickets import ALONE_FROM
+from jangada_queue.watch import Watch
 
 SWEPT_AT_ONCE: Final = 1000
 
+# One that beat in what is the future now was alive before the clock was set back, and not since.
 _BURY_SILENT: Final[LiteralString] = """
     DELETE FROM workers WHERE id IN (
-        SELECT id FROM workers WHERE beat_at < clock_timestamp() - %(timeout)s::interval
+        SELECT id FROM workers
+        WHERE beat_at NOT BETWEEN clock_timestamp() - %(timeout)s::interval
+            AND clock_timestamp() + %(timeout)s::interval
         ORDER BY id FOR UPDATE SKIP LOCKED)
     RETURNING id
 """
@@ -46,40 +49,6 @@ _RECOVER: Final[LiteralString] = """
     FROM lost WHERE jobs.tenant_id = lost.tenant_id AND jobs.id = lost.id
     RETURNING jobs.id, jobs.queue, jobs.state
 """
-
-
-@dataclass(slots=True)
-class Watch:
-    """Whether PostgreSQL was seen without a gap for long enough to judge who is dead.
-
-    Gaps are measured by both clocks, ours (which never jumps) and PostgreSQL's (which goes on while
-    a machine is paused), and are at most half of what a worker may be silent.
-    """
-
-    timeout: timedelta
-    _since: tuple[datetime, float] | None = field(default=None, init=False)
-    _last: tuple[datetime, float] | None = field(default=None, init=False)
-
-    def lose(self) -> None:
-        """Something went wrong: begin again."""
-        self._since = self._last = None
-
-    def see(self, at: datetime, monotonic: float) -> bool:
-        """PostgreSQL was seen at this moment, by its clock and ours; answers whether to act."""
-        now = (at, monotonic)
-        if self._last is None or self._distance(self._last, now, longest=True) > self.timeout / 2:
-            self._since = now
-        self._last = now
-        return self._since is not None and (
-            self._distance(self._since, now, longest=False) >= self.timeout
-        )
-
-    @staticmethod
-    def _distance(
-        start: tuple[datetime, float], end: tuple[datetime, float], *, longest: bool
-    ) -> timedelta:
-        distances = (end[0] - start[0], timedelta(seconds=end[1] - start[1]))
-        return max(distances) if longest else min(distances)
 
 
 @dataclass(frozen=True, slots=True)

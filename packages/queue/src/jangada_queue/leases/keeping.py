@@ -1,0 +1,138 @@
+"""The worker's side of its helper process: it starts it, tells it the news, and replaces it."""
+
+import asyncio
+import logging
+import pickle
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from jangada_queue.leases.keeper import LENGTH_BYTES, LONGEST_LINE, News, Plan, Said
+from jangada_queue.patience import Pauses
+
+log = logging.getLogger(__name__)
+
+NEWS_EVERY: Final = 0.5
+"""How often the helper is told how the worker is, in seconds."""
+
+GOODBYE: Final = 2.0
+"""How long the helper may take to end once the worker has said its last word, in seconds."""
+
+
+class UnsharedOption(TypeError):
+    """An argument of the connection can't be handed to another process."""
+
+
+class Keeping:
+    """A helper process for as long as `run` runs; a new one whenever it ends."""
+
+    def __init__(
+        self, plan: Plan, *, news: Callable[[bool], News], flagged: Callable[[str], None]
+    ) -> None:
+        self._plan = _packed(plan)
+        self._news = news
+        self._flagged = flagged
+        self.process: Process | None = None
+        self._is_closing = False
+
+    async def run(self) -> None:
+        """Return when closed."""
+        pauses = Pauses(first=0.5, longest=10.0)
+        while not self._is_closing:
+            process = self.process = await self._start()
+            telling = asyncio.create_task(self._tell())
+            try:
+                has_spoken = await self._listen(process)
+            finally:
+                telling.cancel()
+            code = await process.wait()
+            self.process = None
+            if not self._is_closing:
+                log.warning("the helper process ended with code %s: a new one starts", code)
+                if has_spoken:
+                    pauses.reset()
+                await asyncio.sleep(pauses.take())
+
+    async def _start(self) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "jangada_queue.leases.keeper"),
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=LONGEST_LINE,
+        )
+        self._write(process, self._plan)
+        return process
+
+    def tell(self) -> None:
+        """Tell the news now; the last ones are told once `close` was called."""
+        if self.process is not None:
+            news = self._news(self._is_closing)
+            self._write(self.process, msgspec.json.encode(news) + b"\n")
+
+    async def _tell(self) -> None:
+        while not self._is_closing:
+            self.tell()
+            await asyncio.sleep(NEWS_EVERY)
+
+    @staticmethod
+    def _write(process: Process, data: bytes) -> None:
+        """A helper that is gone is replaced, and told everything anew."""
+        if process.stdin is not None and not process.stdin.is_closing():
+            process.stdin.write(data)
+
+    async def _listen(self, process: Process) -> bool:
+        """Log what the helper says until it ends; whether it said anything."""
+        has_spoken = False
+        decoder = msgspec.json.Decoder(Said)
+        while process.stdout is not None and (line := await process.stdout.readline()):
+            has_spoken = True
+            said = decoder.decode(line)
+            if said.warning:
+                log.warning(said.warning)
+            if said.info:
+                log.info(said.info)
+            if said.drain is not None:
+                self._flagged(said.drain)
+        return has_spoken
+
+    async def close(self) -> None:
+        """Tell the last news, and have the helper end."""
+        self._is_closing = True
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        self.tell()
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await process.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                process.kill()
+
+
+def _packed(plan: Plan) -> bytes:
+    try:
+        packed = pickle.dumps(plan)
+    except Exception as error:
+        for name, value in plan.options.items():
+            _check(name, value)
+        raise UnsharedOption(
+            f"The plan of the helper process can't be handed to it: {error}"
+        ) from error
+    return len(packed).to_bytes(LENGTH_BYTES) + packed
+
+
+def _check(name: str, value: object) -> None:
+    try:
+        pickle.dumps(value)
+    except Exception as error:
+        raise UnsharedOption(
+            f"The connection's argument {name!r} can't be handed to the helper process; give paths "
+            f"and names instead of objects ({error})."
+        ) from error
