@@ -18,14 +18,13 @@ PRUNED_AT_ONCE: Final = 1000
 # The states are written out: a plan made for any state could not use the partial index. Likewise
 # the sub-select: a bare clock_timestamp() changes from row to row and bounds no walk of an index.
 _PRUNE: Final[LiteralString] = """
-    WITH old AS (
-        SELECT tenant_id, id FROM jobs
-        WHERE state = '{state}' AND NOT kept AND finished_at >= %(since)s
-            AND finished_at < (SELECT clock_timestamp() - %(retention)s::interval)
-        ORDER BY finished_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-    ), deleted AS (
-        DELETE FROM jobs USING old WHERE jobs.tenant_id = old.tenant_id AND jobs.id = old.id
-        RETURNING jobs.tenant_id, jobs.id, jobs.unique_key, jobs.finished_at
+    WITH deleted AS (
+        DELETE FROM jobs WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM jobs
+            WHERE state = '{state}' AND NOT kept AND finished_at >= %(since)s
+                AND finished_at < (SELECT clock_timestamp() - %(retention)s::interval)
+            ORDER BY finished_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+        RETURNING tenant_id, id, unique_key, finished_at
     ), freed AS (
         DELETE FROM job_unique_keys AS taken USING deleted
         WHERE deleted.unique_key IS NOT NULL AND taken.tenant_id = deleted.tenant_id
