@@ -128,7 +128,7 @@ async def test_many_jobs_are_rows_as_single_ones_are(
     """Whatever one of them is by itself, and the ids come in the order of the jobs."""
     later = datetime.now(UTC) + HOUR
     chosen = new_id()
-    jobs = [
+    jobs: list[JobArgs | NewJob] = [
         Sort(text='quotes " and \\ and {,} é \n'),
         NewJob(Sort(text="two"), id=chosen, priority=4, queue="other", max_attempts=1),
         NewJob(Sort(), scheduled_at=later, tags=["a,b", 'c"d'], metadata={"x": [{"y": None}]}),

@@ -1,7 +1,7 @@
 """Unique jobs, alone, in batches and against other transactions."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -33,7 +33,7 @@ class Nightly(JobArgs):
     unique: ClassVar[Unique | None] = Unique(states=UNFINISHED_STATES)
 
 
-type Enqueue = Callable[..., Awaitable[Job]]
+type Enqueue = Callable[..., Coroutine[Any, Any, Job]]
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ async def test_in_a_batch_the_first_of_a_kind_is_inserted(
     database: Database, person: Person, enqueue: Enqueue
 ) -> None:
     before = await enqueue(Report(month="2026-01"))
-    jobs = [
+    jobs: list[JobArgs | NewJob] = [
         NewJob(Report(month="2026-01"), unique=LIKE),
         NewJob(Report(month="2026-02"), unique=LIKE),
         Report(month="2026-02"),
@@ -223,7 +223,7 @@ async def waits_for_a_lock(database: Database) -> bool:
                 " AND datname = current_database()"
             )
         )
-        return waiting.scalar_one() > 0
+        return bool(waiting.scalar_one())
 
 
 async def race(database: Database, person: Person, first: Act, second: Act) -> tuple[UUID, UUID]:

@@ -140,6 +140,12 @@ class Redrive(BaseModel):
 class Redriven(BaseModel):
     """What a call has redriven."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"redriven": 1000, "has_more": True, "until": "2026-03-01T12:00:00Z"}]
+        }
+    )
+
     redriven: int = Field(description="How many jobs are available again.")
     has_more: bool = Field(description="Whether some are left: call again with this `until`.")
     until: datetime = Field(

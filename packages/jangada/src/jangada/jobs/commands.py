@@ -210,10 +210,7 @@ async def _redrive(wanted: JobFilter, tenant: UUID | None, *, dry_run: bool) -> 
     """How many dead letters there were, and how many were redriven, some in each transaction."""
     async with open_runtime(load_settings(), application_name="jangada-jobs") as runtime:
         async with runtime.database.system_transaction("jangada jobs redrive") as session:
-            until = await dead_letters.bounded(session, wanted)
-            chosen = await dead_letters.count_dead_letters(
-                session, wanted, tenant_id=tenant, until=until
-            )
+            chosen, until = await dead_letters.count_dead_letters(session, wanted, tenant_id=tenant)
         done, last, has_more = 0, None, bool(chosen) and not dry_run
         bounded = wanted.model_copy(update={"until": until})
         with _progress(chosen, is_shown=has_more) as advance:

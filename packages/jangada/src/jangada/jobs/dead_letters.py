@@ -4,7 +4,6 @@ Doing it twice does no harm: what was redriven isn't discarded any more. What fa
 is: so a redrive takes only jobs that were discarded before it began, or it might never end.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -46,18 +45,19 @@ def dead_letters(
     return scope
 
 
-async def bounded(session: AsyncSession, wanted: JobFilter) -> datetime:
-    """When a redrive that begins now ends: at what the filter says, and never in the future."""
+async def count_dead_letters(
+    session: AsyncSession, wanted: JobFilter, *, tenant_id: UUID | None
+) -> tuple[int, datetime]:
+    """How many jobs a redrive that begins now would take, and the `until` to begin it with."""
+    until = await _bounded(session, wanted)
+    scope = dead_letters(wanted, tenant_id=tenant_id, until=until, after=None)
+    return (await session.execute(scope.with_only_columns(func.count()))).scalar_one(), until
+
+
+async def _bounded(session: AsyncSession, wanted: JobFilter) -> datetime:
+    """The end of what the filter wants; never in the future."""
     now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     return now if wanted.until is None else min(now, wanted.until)
-
-
-async def count_dead_letters(
-    session: AsyncSession, wanted: JobFilter, *, tenant_id: UUID | None, until: datetime
-) -> int:
-    """How many jobs a redrive would take."""
-    scope = dead_letters(wanted, tenant_id=tenant_id, until=until, after=None)
-    return (await session.execute(scope.with_only_columns(func.count()))).scalar_one()
 
 
 async def redrive(
@@ -72,7 +72,7 @@ async def redrive(
 
     As `retry` does it for one. Without a tenant, in system scope, those of all tenants.
     """
-    until = await bounded(session, wanted)
+    until = await _bounded(session, wanted)
     scope = dead_letters(wanted, tenant_id=tenant_id, until=until, after=after)
     chosen = (
         scope.with_only_columns(Job.tenant_id, Job.id)
@@ -97,10 +97,10 @@ async def redrive(
         .returning(Job.queue, Job.tenant_id, Job.id)
         .execution_options(synchronize_session=False)
     )
-    rows: Sequence[tuple[str, UUID, UUID]] = (await session.execute(statement)).tuples().all()
-    for queue in {row[0] for row in rows}:
+    rows = (await session.execute(statement)).all()
+    for queue in {queue for queue, _, _ in rows}:
         notice(session, "wake", queue)
-    last = max((row[1:] for row in rows), default=after)
+    last = max(((tenant, id_) for _, tenant, id_ in rows), default=after)
     left = dead_letters(wanted, tenant_id=tenant_id, until=until, after=last)
     has_more = len(rows) == limit and await session.scalar(select(left.exists()))
     return Redriven(len(rows), bool(has_more), until, last)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
-from sqlalchemy import Select, literal
+from sqlalchemy import Select, any_, literal
 
 from jangada.crud import FilterText
 from jangada.jobs.models import UNFINISHED_STATES, Job, JobState
@@ -112,7 +112,7 @@ class JobFilter(BaseModel):
         if self.error_code is not None:
             scope = scope.where(Job.errors[-1]["code"].astext == self.error_code)
         if self.tag is not None:
-            scope = scope.where(Job.tags.contains([self.tag]))
+            scope = scope.where(literal(self.tag) == any_(Job.tags))
         if self.since is not None:
             scope = scope.where(Job.finished_at >= self.since)
         if self.until is not None:
