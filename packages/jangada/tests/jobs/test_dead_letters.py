@@ -150,7 +150,7 @@ async def test_a_filter_of_another_state_makes_no_difference(
 async def test_a_redriven_job_starts_anew_as_after_a_retry(
     database: Database, person: Person
 ) -> None:
-    spent = {"attempt": 20, "crashes": 3, "cancel_requested_at": NOON}
+    spent: dict[str, Any] = {"attempt": 20, "crashes": 3, "cancel_requested_at": NOON}
     one, other = [await discarded(database, person, None, "job.poison", **spent) for _ in range(2)]
     fresh = await discarded(database, person, None, attempt=1)
     async with database.transaction(person.tenant_id) as session:

@@ -22,7 +22,8 @@ DISCARDED = text("""
     INSERT INTO jobs (tenant_id, id, kind, queue, state, args, max_attempts, attempt, errors, tags,
         finished_at)
     SELECT :tenant, ('00000000-0000-7000-8000-' || lpad(number::text, 12, '0'))::uuid, :kind,
-        :queue, 'discarded', '{}', 20, 20, jsonb_build_array(jsonb_build_object('code', CAST(:code AS text))),
+        :queue, 'discarded', '{}', 20, 20,
+        jsonb_build_array(jsonb_build_object('code', CAST(:code AS text))),
         ARRAY[CAST(:tag AS text)], now() - make_interval(hours => :hours)
     FROM generate_series(1, :jobs) AS number
 """)
