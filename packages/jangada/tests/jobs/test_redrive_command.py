@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
+from contextlib import suppress
+from io import RawIOBase
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from anyio import to_thread
 from sqlalchemy import text
 
 from jangada.db import Database
@@ -69,7 +73,7 @@ async def test_the_options_narrow_what_is_redriven_and_listed(
     (row,) = [json.loads(line) for line in listed.out.splitlines()]
     assert row["tenant_id"] == str(other.tenant_id)
     ended = await jobs("redrive", *options)
-    assert (ended.code, ended.out) == (0, "1 jobs are available again.\n")
+    assert (ended.code, ended.out) == (0, "Redriven: 1.\n")
     assert await states(database) == {"available": 1, "discarded": 1}
 
 
@@ -80,7 +84,7 @@ async def test_it_counts_before_it_does_anything(
     await discarded(database, person, jobs=3)
     await discarded(database, other, jobs=2)
     only = ["--tenant", str(other.tenant_id)]
-    assert (await jobs("redrive", "--dry-run", *only)).out == "2 jobs would be redriven.\n"
+    assert (await jobs("redrive", "--dry-run", *only)).out == "Would be redriven: 2.\n"
     tried = await jobs("redrive", "--all", "--dry-run", "--json")
     assert json.loads(tried.out) == {"chosen": 5, "redriven": 0, "dry_run": True}
     assert await states(database) == {"discarded": 5}
@@ -88,6 +92,35 @@ async def test_it_counts_before_it_does_anything(
     assert json.loads(done.out) == {"chosen": 5, "redriven": 5, "dry_run": False}
     assert done.err == ""
     assert await states(database) == {"available": 5}
+
+
+async def test_a_person_at_a_terminal_sees_how_far_it_is(
+    environment: None, database: Database, person: Person
+) -> None:
+    await discarded(database, person, jobs=1200)
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "jangada", "jobs", "redrive", "--all"),
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        shown = await to_thread.run_sync(read_terminal, terminal)
+    out, _ = await process.communicate()
+    assert out == b"Redriven: 1200.\n"
+    assert b"Redriving" in shown
+    assert b"100%" in shown
+
+
+def read_terminal(terminal: RawIOBase) -> bytes:
+    """Until the last program that wrote to it has ended, which is an error on Linux."""
+    shown = b""
+    with suppress(OSError):
+        while read := terminal.read(4096):
+            shown += read
+    return shown
 
 
 @pytest.mark.parametrize(

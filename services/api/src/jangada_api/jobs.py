@@ -101,18 +101,30 @@ class JobOut(BaseModel):
     cancel_requested_at: datetime | None
 
 
+OfKind = Annotated[FilterText | None, Field(description="Only jobs of this kind.")]
+OfQueue = Annotated[FilterText | None, Field(description="Only jobs of this queue.")]
+Tagged = Annotated[FilterText | None, Field(description="Only jobs with this tag.")]
+FailedWith = Annotated[
+    FilterText | None, Field(description="Only jobs whose last error has this code.")
+]
+EndedSince = Annotated[
+    AwareDatetime | None, Field(description="Only jobs that ended then or later.")
+]
+EndedBefore = Annotated[
+    AwareDatetime | None, Field(description="Only jobs that ended before then.")
+]
+
+
 class JobQuery(JobFilter):
     """Which jobs to list."""
 
     state: JobState | None = Field(None, description="Only jobs in this state.")
-    kind: FilterText | None = Field(None, description="Only jobs of this kind.")
-    queue: FilterText | None = Field(None, description="Only jobs of this queue.")
-    tag: FilterText | None = Field(None, description="Only jobs with this tag.")
-    error_code: FilterText | None = Field(
-        None, description="Only jobs whose last error has this code."
-    )
-    since: AwareDatetime | None = Field(None, description="Only jobs that ended then or later.")
-    until: AwareDatetime | None = Field(None, description="Only jobs that ended before then.")
+    kind: OfKind = None
+    queue: OfQueue = None
+    tag: Tagged = None
+    error_code: FailedWith = None
+    since: EndedSince = None
+    until: EndedBefore = None
 
 
 class Redrive(BaseModel):
@@ -122,16 +134,12 @@ class Redrive(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"error_code": "service.unavailable"}]}
     )
 
-    kind: FilterText | None = Field(None, description="Only jobs of this kind.")
-    queue: FilterText | None = Field(None, description="Only jobs of this queue.")
-    tag: FilterText | None = Field(None, description="Only jobs with this tag.")
-    error_code: FilterText | None = Field(
-        None, description="Only jobs whose last error has this code."
-    )
-    since: AwareDatetime | None = Field(None, description="Only jobs that ended then or later.")
-    until: AwareDatetime | None = Field(
-        None, description="Only jobs that ended before then; without it, before now."
-    )
+    kind: OfKind = None
+    queue: OfQueue = None
+    tag: Tagged = None
+    error_code: FailedWith = None
+    since: EndedSince = None
+    until: EndedBefore = None
     limit: int = Field(
         REDRIVEN_AT_ONCE, ge=1, le=REDRIVEN_AT_ONCE, description="At most so many in this call."
     )

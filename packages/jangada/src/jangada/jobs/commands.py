@@ -201,9 +201,9 @@ def redrive(  # noqa: PLR0913 - each narrows what is redriven
         said = {"chosen": chosen, "redriven": redriven, "dry_run": dry_run}
         typer.echo(orjson.dumps(said).decode())
     elif dry_run:
-        typer.echo(f"{chosen} jobs would be redriven.")
+        typer.echo(f"Would be redriven: {chosen}.")
     else:
-        typer.echo(f"{redriven} jobs are available again.")
+        typer.echo(f"Redriven: {redriven}.")
 
 
 async def _redrive(wanted: JobFilter, tenant: UUID | None, *, dry_run: bool) -> tuple[int, int]:
