@@ -17,7 +17,7 @@ from typing import Final
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from jangada.db import new_id
 from jangada.jobs import registry, service
@@ -29,13 +29,15 @@ from jangada.jobs.delivery.grant import GrantedJob, grant
 from jangada.jobs.delivery.policy import Ending
 from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.delivery.workers import NewWorker, deregister, register
-from jangada.jobs.models import Job
+from jangada.jobs.models import Job, JobState
 from jangada.runtime import Runtime
 from jangada.testing import FrozenClock
 from jangada_worker.executor import Execution, Workshop, execute
 from jangada_worker.link import Observation
 
 MOST_ATTEMPTS: Final = 1000
+
+FIRST_IN: Final = (Job.priority, Job.scheduled_at, Job.id)
 
 _TIME_PASSES: Final = (
     text("""
@@ -66,8 +68,8 @@ class InlineWorker:
     async def run_due(self, *queues: str) -> list[Ran]:
         """Run what is due, and what that enqueues, until nothing is; of these queues, or of all.
 
-        In the order of dispatch. What is tried again later, or scheduled, waits for `advance`.
-        Raises `UnknownJobKind` for a job whose handler nobody has imported.
+        By priority, then first in, first out. What is tried again later, or scheduled, waits for
+        `advance`. Raises `UnknownJobKind` for a job whose handler nobody has imported.
         """
         ran: list[Ran] = []
         while ticket := await self._next(queues):
@@ -78,8 +80,7 @@ class InlineWorker:
 
     async def run(self, job: Job) -> Ran:
         """Run this job now; it must be available."""
-        registry.get(job.kind)
-        return await self._run(Ticket(job.tenant_id, job.id, job.attempt, job.kind))
+        return await self._run(self._ticket(job))
 
     async def advance(self, by: timedelta) -> None:
         """Let time pass: for what waits in the database, and for a frozen clock."""
@@ -92,12 +93,16 @@ class InlineWorker:
     async def _next(self, queues: Collection[str]) -> Ticket | None:
         for queue in queues or await dispatch.list_queues(self.connection):
             await dispatch.promote(self.connection, queue)
-            async with dispatch.dispatch_round(self.connection, queue) as held:
-                found = await held.available(1) if held else []
-            for ticket in found:
-                registry.get(ticket.kind)
-                return ticket
-        return None
+        first = select(Job).where(Job.state == JobState.AVAILABLE).order_by(*FIRST_IN).limit(1)
+        if queues:
+            first = first.where(Job.queue.in_(queues))
+        async with self.runtime.database.system_transaction("what is due") as session:
+            job = await session.scalar(first)
+        return self._ticket(job) if job else None
+
+    def _ticket(self, job: Job) -> Ticket:
+        registry.get(job.kind)
+        return Ticket(job.tenant_id, job.id, job.attempt, job.kind)
 
     async def _run(self, ticket: Ticket) -> Ran:
         granted = await grant(self.connection, self.id, [ticket], is_alone=True)
