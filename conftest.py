@@ -7,7 +7,7 @@ import pytest
 from xdist.remote import Producer  # type: ignore[import-untyped] # they forgot their py.typed
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # as above
 
-pytest_plugins = ["jangada.testing"]
+pytest_plugins = ["jangada.testing", "jangada_worker.testing"]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PROGRAMS = ("uploads", "imports")
+PROGRAMS = ("uploads", "imports", "enqueue")
 
 
 def main(arguments: list[str]) -> int:

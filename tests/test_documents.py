@@ -1,7 +1,8 @@
 """The commands that the documents show are run as they stand, against a platform that is up.
 
 Blocks of `sh` form one session for each document, in order; those that begin with `make` are only
-looked up in the Makefile, since they are what runs this test. Blocks of `python` run by themselves.
+looked up in the Makefile, since they are what runs this test. Blocks of `python` run by themselves;
+those of `docs/writing-jobs.md` make up the files that they name, with tests that must pass.
 What needs more than a platform has a test of its own: `docs/guides/backup.md`.
 """
 
@@ -111,6 +112,25 @@ def test_the_python_of_the_readme_runs(place: Path) -> None:
             [sys.executable, "-W", "error", "-c", example], cwd=place, check=False
         )
         assert done.returncode == 0
+
+
+def test_the_jobs_of_the_guide_pass_their_tests(tmp_path: Path) -> None:
+    examples = blocks("docs/writing-jobs.md", "python")
+    for example in examples:
+        title = re.match(r"# (\w+\.py)\n", example)
+        assert title is not None, example
+        with (tmp_path / title[1]).open("a", encoding="utf-8") as file:
+            file.write(f"{example}\n\n")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
 
 
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)(?P<path>[^)#\s]+)")

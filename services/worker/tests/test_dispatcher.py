@@ -20,6 +20,7 @@ from jangada_queue.workers import WorkerReport, report
 from jangada_worker.dispatcher import Dispatcher
 from jangada_worker.housekeeping import Housekeeping
 from jangada_worker.metrics import DispatcherMetrics
+from jangada_worker.retention import Retention
 
 if TYPE_CHECKING:
     from services.worker.tests.conftest import Raft
@@ -211,7 +212,10 @@ async def test_housekeeping_forgets_workers_that_fell_silent(raft: "Raft") -> No
     await report(queue, "p", [WorkerReport("w", "p", "h", 1, "0", ["default"], [], 4)])
     connection = DirectConnection(raft.runtime.database, deadline=HOUR)
     metrics = DispatcherMetrics(CollectorRegistry())
-    house = Housekeeping(queue, connection, metrics, lease=HOUR, prune_after=timedelta(0))
+    retention = Retention(connection, metrics, {})
+    house = Housekeeping(
+        *(queue, connection, metrics), lease=HOUR, retention=retention, prune_after=timedelta(0)
+    )
     await house.keep({"default"})
     await house.keep({"default"})
     await connection.close()

@@ -35,6 +35,7 @@ from jangada.environment import (
     PREFIX,
     Duration,
     EnvironmentVariables,
+    Retention,
     Section,
     comma_separated,
     explain,
@@ -281,7 +282,7 @@ class ContactsSettings(Section):
 
 
 class JobsSettings(Section):
-    """How soon waiting jobs start and dead workers are noticed."""
+    """How soon waiting jobs start, dead workers are noticed, and finished jobs forgotten."""
 
     beat_interval: Duration = Field(
         timedelta(seconds=3), description="How often a worker says that it lives."
@@ -305,6 +306,19 @@ class JobsSettings(Section):
         16,
         ge=1,
         description="Messages kept ready per queue, at least; live slots if they are more.",
+    )
+    completed_retention: Retention = Field(
+        timedelta(days=7),
+        description="How long completed jobs are kept after their end; 0 keeps them for ever.",
+    )
+    cancelled_retention: Retention = Field(
+        timedelta(days=7),
+        description="How long cancelled jobs are kept after their end; 0 keeps them for ever.",
+    )
+    discarded_retention: Retention = Field(
+        timedelta(days=90),
+        description="How long discarded jobs are kept for somebody to redrive them; 0 keeps them "
+        "for ever.",
     )
 
     @field_validator("worker_timeout")

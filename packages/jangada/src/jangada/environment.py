@@ -159,6 +159,9 @@ def sender_address(value: str) -> str:
 
 type Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 
+type Retention = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0))]
+"""How long something is kept; zero is for ever."""
+
 
 def keys_of(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[str]:
     """Every environment variable that the model reads, without the `_FILE` forms."""

@@ -24,6 +24,7 @@ from uuid import UUID
 import pytest
 import structlog
 from pydantic import SecretStr
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.auth_settings import AuthSettings, HashSettings
@@ -36,6 +37,8 @@ from jangada.config import (
     ValkeySettings,
 )
 from jangada.db import Database, new_id
+from jangada.jobs.models import Job, is_waiting
+from jangada.jobs.schemas import JobArgs
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run
@@ -226,6 +229,47 @@ async def session(database: Database, tenant: Tenant) -> AsyncIterator[AsyncSess
     """A session in the tenant's scope, committed at the end of the test."""
     async with database.transaction(tenant.id) as opened:
         yield opened
+
+
+async def enqueued(
+    session: AsyncSession,
+    kind: type[JobArgs],
+    **args: Any,  # noqa: ANN401 - of many types
+) -> list[Job]:
+    """The waiting jobs of a kind whose arguments are these, whatever the others are; oldest first.
+
+    Also what the session's own transaction has enqueued and not committed yet.
+    """
+    waiting = select(Job).where(Job.kind == kind.kind, is_waiting()).order_by(Job.id)
+    return [job for job in await session.scalars(waiting) if _has(kind, job, args)]
+
+
+def _has(kind: type[JobArgs], job: Job, args: dict[str, Any]) -> bool:
+    stored = kind.model_validate(job.args)
+    return all(getattr(stored, name) == value for name, value in args.items())
+
+
+async def assert_enqueued(
+    session: AsyncSession,
+    kind: type[JobArgs],
+    **args: Any,  # noqa: ANN401 - of many types
+) -> Job:
+    """The one waiting job of this kind with these arguments; the test fails for none or several."""
+    found = await enqueued(session, kind, **args)
+    if len(found) != 1:
+        others = [job.args for job in await enqueued(session, kind)]
+        pytest.fail(f"{len(found)} jobs {kind.kind} with {args} are enqueued, of these: {others}")
+    return found[0]
+
+
+async def refute_enqueued(
+    session: AsyncSession,
+    kind: type[JobArgs],
+    **args: Any,  # noqa: ANN401 - of many types
+) -> None:
+    """The test fails where a job of this kind with these arguments waits."""
+    if found := [job.args for job in await enqueued(session, kind, **args)]:
+        pytest.fail(f"jobs {kind.kind} are enqueued: {found}")
 
 
 @dataclass(slots=True)

@@ -275,14 +275,17 @@ async def test_without_a_commit_there_is_no_import(importer: "Importer", runtime
 async def test_an_import_that_is_over_can_be_deleted(
     importer: "Importer", runtime: Runtime
 ) -> None:
+    """Its job is no matter of retention until then."""
     job = await importer.start("email\na@b.co\nbad\n")
     async with runtime.database.transaction(importer.tenant_id) as session:
         with pytest.raises(ImportUnderWay):
             await service.delete_import(session, importer.tenant_id, job.id)
     await importer.run(job)
     async with runtime.database.transaction(importer.tenant_id) as session:
+        assert (await session.get_one(Job, (importer.tenant_id, job.id))).kept
         await service.delete_import(session, importer.tenant_id, job.id)
     async with runtime.database.read(importer.tenant_id) as session:
+        assert not (await session.get_one(Job, (importer.tenant_id, job.id))).kept
         assert (await session.scalars(select(ImportReject))).all() == []
         with pytest.raises(ImportNotFound):
             await service.get_import(session, importer.tenant_id, job.id)

@@ -1,24 +1,22 @@
 """`jangada jobs`: what an operator sees and does, over all tenants."""
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
-from anyio import to_thread
 from sqlalchemy import update
 
-from jangada.config import Settings
 from jangada.db import Database
 from jangada.jobs import service
 from jangada.jobs.models import Job, JobState
 from jangada.jobs.schemas import JobArgs
-from jangada.testing import MASTER_KEY, Person, make_person
+from jangada.testing import Person, make_person
+
+if TYPE_CHECKING:
+    from packages.jangada.tests.jobs.conftest import Jobs
 
 pytestmark = pytest.mark.anyio
-
-type Jobs = Callable[..., Awaitable[Any]]
 
 
 class Show(JobArgs):
@@ -26,19 +24,6 @@ class Show(JobArgs):
 
     kind = "test.show"
     text: str = ""
-
-
-@pytest.fixture
-def jobs(program: Callable[..., Any], settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Jobs:
-    """`jangada jobs …` against the test's own database."""
-    monkeypatch.setenv("JANGADA_DATABASE__URL", settings.database.url.get_secret_value())
-    monkeypatch.setenv("JANGADA_VALKEY__URL", settings.valkey.url.get_secret_value())
-    monkeypatch.setenv("JANGADA_AUTH__MASTER_KEY", MASTER_KEY)
-
-    async def run(*arguments: str) -> Any:  # noqa: ANN401 - as the program's fixture has it
-        return await to_thread.run_sync(program, "jobs", *arguments)
-
-    return run
 
 
 async def enqueued(database: Database, person: Person, args: JobArgs, **changes: Any) -> UUID:  # noqa: ANN401 - columns
@@ -55,7 +40,7 @@ async def read(database: Database, person: Person, id_: UUID) -> Job:
 
 
 async def test_the_list_is_a_line_for_each_job_of_every_tenant(
-    jobs: Jobs, database: Database
+    jobs: "Jobs", database: Database
 ) -> None:
     """Whole ids, on a narrow terminal's account or none: somebody pipes it into something."""
     one, other = await make_person(database, "One"), await make_person(database, "Other")
@@ -71,7 +56,9 @@ async def test_the_list_is_a_line_for_each_job_of_every_tenant(
     assert all(len(line) < 200 for line in lines)
 
 
-async def test_the_list_can_be_narrowed_and_read_by_scripts(jobs: Jobs, database: Database) -> None:
+async def test_the_list_can_be_narrowed_and_read_by_scripts(
+    jobs: "Jobs", database: Database
+) -> None:
     one, other = await make_person(database, "One"), await make_person(database, "Other")
     running = await enqueued(database, one, Show(text="a"), state=JobState.RUNNING)
     waiting = await enqueued(database, other, Show())
@@ -88,7 +75,7 @@ async def test_the_list_can_be_narrowed_and_read_by_scripts(jobs: Jobs, database
 
 
 async def test_a_job_is_shown_with_all_that_it_holds(
-    jobs: Jobs, database: Database, person: Person
+    jobs: "Jobs", database: Database, person: Person
 ) -> None:
     text = "[/bold] [red]not markup[/red] \x1b[31m"
     errors = [{"code": "job.failed", "detail": "[/] down"}]
@@ -106,7 +93,7 @@ async def test_a_job_is_shown_with_all_that_it_holds(
 
 
 async def test_cancel_says_whether_the_job_still_runs(
-    jobs: Jobs, database: Database, person: Person
+    jobs: "Jobs", database: Database, person: Person
 ) -> None:
     waiting = await enqueued(database, person, Show())
     running = await enqueued(database, person, Show(), state=JobState.RUNNING)
@@ -117,7 +104,9 @@ async def test_cancel_says_whether_the_job_still_runs(
     assert (asked.state, asked.cancel_requested_at is None) == (JobState.RUNNING, False)
 
 
-async def test_retry_makes_a_job_available(jobs: Jobs, database: Database, person: Person) -> None:
+async def test_retry_makes_a_job_available(
+    jobs: "Jobs", database: Database, person: Person
+) -> None:
     id_ = await enqueued(database, person, Show(), state=JobState.DISCARDED, attempt=20)
     assert (await jobs("retry", str(id_))).out == f"Job {id_} is available.\n"
     job = await read(database, person, id_)
@@ -125,7 +114,7 @@ async def test_retry_makes_a_job_available(jobs: Jobs, database: Database, perso
 
 
 async def test_what_cannot_be_done_is_a_line_and_an_exit_code(
-    jobs: Jobs, database: Database, person: Person, monkeypatch: pytest.MonkeyPatch
+    jobs: "Jobs", database: Database, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = uuid4()
     for verb in ("show", "cancel", "retry"):

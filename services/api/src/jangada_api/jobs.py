@@ -1,4 +1,4 @@
-"""Jobs over HTTP: lists, one job, its events as they happen, cancel and retry.
+"""Jobs over HTTP: lists, one job, its events as they happen, cancel, retry and redrive.
 
 The stream of events holds no connection to PostgreSQL: `job_streams` looks for all of them. Every
 event is a whole snapshot whose id is the job's revision, so a client that resumes has missed
@@ -17,12 +17,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from jangada.crud import FilterText
 from jangada.errors import Unauthenticated, Unavailable
-from jangada.jobs import service
+from jangada.jobs import dead_letters, service
+from jangada.jobs.dead_letters import REDRIVEN_AT_ONCE
 from jangada.jobs.delivery.progress import latest_progress
 from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
 from jangada.jobs.models import FINAL_STATES, Job, JobState
@@ -46,6 +47,7 @@ EXAMPLE: Final[JsonDict] = {
     "priority": 2,
     "attempt": 1,
     "max_attempts": 20,
+    "tags": ["monday"],
     "progress": {"done": 12000, "total": 50000},
     "errors": [],
     "result": None,
@@ -87,6 +89,7 @@ class JobOut(BaseModel):
     priority: int = Field(description="1 (first) to 4, within a tenant.")
     attempt: int = Field(description="How often it was started.")
     max_attempts: int
+    tags: list[str]
     progress: JobProgress | None = Field(description="Null until the job has reported any.")
     errors: list[JobFailure] = Field(description="Why attempts failed; the last 20.")
     result: dict[str, Any] | None
@@ -98,12 +101,65 @@ class JobOut(BaseModel):
     cancel_requested_at: datetime | None
 
 
+OfKind = Annotated[FilterText | None, Field(description="Only jobs of this kind.")]
+OfQueue = Annotated[FilterText | None, Field(description="Only jobs of this queue.")]
+Tagged = Annotated[FilterText | None, Field(description="Only jobs with this tag.")]
+FailedWith = Annotated[
+    FilterText | None, Field(description="Only jobs whose last error has this code.")
+]
+EndedSince = Annotated[
+    AwareDatetime | None, Field(description="Only jobs that ended then or later.")
+]
+EndedBefore = Annotated[
+    AwareDatetime | None, Field(description="Only jobs that ended before then.")
+]
+
+
 class JobQuery(JobFilter):
     """Which jobs to list."""
 
     state: JobState | None = Field(None, description="Only jobs in this state.")
-    kind: FilterText | None = Field(None, description="Only jobs of this kind.")
-    queue: FilterText | None = Field(None, description="Only jobs of this queue.")
+    kind: OfKind = None
+    queue: OfQueue = None
+    tag: Tagged = None
+    error_code: FailedWith = None
+    since: EndedSince = None
+    until: EndedBefore = None
+
+
+class Redrive(BaseModel):
+    """Which discarded jobs to run again: all conditions hold, and none means all jobs."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"error_code": "service.unavailable"}]}
+    )
+
+    kind: OfKind = None
+    queue: OfQueue = None
+    tag: Tagged = None
+    error_code: FailedWith = None
+    since: EndedSince = None
+    until: EndedBefore = None
+    limit: int = Field(
+        REDRIVEN_AT_ONCE, ge=1, le=REDRIVEN_AT_ONCE, description="At most so many in this call."
+    )
+
+
+class Redriven(BaseModel):
+    """What a call has redriven."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"redriven": 1000, "has_more": True, "until": "2026-03-01T12:00:00Z"}]
+        }
+    )
+
+    redriven: int = Field(description="How many jobs are available again.")
+    has_more: bool = Field(description="Whether some are left: call again with this `until`.")
+    until: datetime = Field(
+        description="Jobs that ended before then were meant. With it, the next call leaves alone "
+        "what was redriven and has failed again."
+    )
 
 
 def read_job(job: Job, progress: Progress | None) -> JobOut:
@@ -158,6 +214,21 @@ async def retry_job(principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID) 
     async with runtime.database.transaction(principal.tenant_id) as session:
         job = await service.retry(session, principal.tenant_id, job_id)
     return await read_job_now(runtime, job)
+
+
+@router.post(":redrive", responses=documented())
+async def redrive_jobs(principal: PrincipalDep, runtime: RuntimeDep, wanted: Redrive) -> Redriven:
+    """Run discarded jobs again, a bounded number a call.
+
+    Each gets at least one more attempt. Repeating a call does no harm: what was redriven is not
+    discarded any more.
+    """
+    chosen = JobFilter(**wanted.model_dump(exclude={"limit"}))
+    async with runtime.database.transaction(principal.tenant_id) as session:
+        done = await dead_letters.redrive(
+            session, chosen, tenant_id=principal.tenant_id, limit=wanted.limit
+        )
+    return Redriven(redriven=done.jobs, has_more=done.has_more, until=done.until)
 
 
 @dataclass(frozen=True, slots=True)

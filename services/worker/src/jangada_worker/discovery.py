@@ -25,5 +25,5 @@ def discover() -> frozenset[str]:
 def import_platform() -> None:
     """Import the platform's own handlers, which do nothing else by being imported."""
     for module in pkgutil.iter_modules(jangada_worker.__path__):
-        if not module.ispkg:
+        if not module.ispkg and module.name != "testing":
             import_module(f"{jangada_worker.__name__}.{module.name}")

@@ -29,6 +29,7 @@ from jangada_queue.watch import Watch
 from jangada_worker.housekeeping import Housekeeping
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import DispatcherMetrics
+from jangada_worker.retention import Retention, retentions
 
 log = get_logger(__name__)
 
@@ -66,8 +67,11 @@ class Dispatcher:
             DirectConnection(runtime.database, deadline=STATEMENT_DEADLINE) for _ in range(3)
         )
         self._queues = set(runtime.settings.worker.queues)
+        retention = Retention(self._keeping, self._metrics, retentions(self._jobs))
         self._house = Housekeeping(
-            self._client, self._keeping, self._metrics, lease=self._jobs.message_lease
+            *(self._client, self._keeping, self._metrics),
+            lease=self._jobs.message_lease,
+            retention=retention,
         )
 
     async def run(self) -> None:

@@ -188,9 +188,21 @@ def _failure(execution: Execution, error: BaseException) -> Ending:
         case Interruption.HAND_BACK:
             return policy.handed_back(execution.job)
         case Interruption.TIMEOUT:
-            return policy.failed(execution.job, _timed_out(execution))
+            return _failed(execution, _timed_out(execution))
         case _:
-            return policy.failed(execution.job, error)
+            return _failed(execution, error)
+
+
+def _failed(execution: Execution, error: BaseException) -> Ending:
+    """By the kind's own backoff; one that raises is its author's mistake, and no job's end."""
+    registration = execution.registration
+    try:
+        return policy.failed(
+            execution.job, error, chosen=registration.backoff if registration else None
+        )
+    except Exception:
+        log.exception("backoff failed; the usual one is taken", kind=execution.job.kind)
+        return policy.failed(execution.job, error)
 
 
 def _success(execution: Execution) -> Ending | None:

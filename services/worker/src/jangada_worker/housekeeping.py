@@ -1,7 +1,8 @@
 """What a dispatcher does beside dispatching, about once a second for every queue.
 
 It ends expired message leases, notices a window whose messages were lost, says what waits upstream,
-and learns which kinds the workers know. Every dispatcher does it: each part is harmless twice.
+learns which kinds the workers know, and deletes finished jobs whose retention is over. Every
+dispatcher does it: each part is harmless twice.
 """
 
 import time
@@ -19,6 +20,7 @@ from jangada_queue.signals import tell
 from jangada_queue.statistics import QueueStats, Upstream, queue_stats, write_upstream
 from jangada_queue.workers import prune
 from jangada_worker.metrics import DispatcherMetrics
+from jangada_worker.retention import Retention
 
 log = get_logger(__name__)
 
@@ -34,6 +36,7 @@ class Housekeeping:
     connection: DirectConnection
     metrics: DispatcherMetrics
     lease: timedelta
+    retention: Retention
     prune_after: timedelta = PRUNE_AFTER
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _suspicious: dict[str, tuple[float, int]] = field(default_factory=dict)
@@ -56,6 +59,7 @@ class Housekeeping:
             self._pruned_at = time.monotonic()
             for queue in queues:
                 await prune(self.client, queue, self.prune_after)
+        await self.retention.take_turn()
 
     async def _say_upstream(self, stats: QueueStats) -> Upstream:
         queue = stats.queue
@@ -67,7 +71,7 @@ class Housekeeping:
         try:
             await write_upstream(self.client, queue, upstream)
         except UnsafeServer as error:
-            log.error("a queue has two truths", queue=queue, error=error)
+            log.warning("a queue has two truths", queue=queue, error=error)
         return upstream
 
     async def _expire(self, queue: str) -> None:

@@ -80,6 +80,15 @@ class DispatcherMetrics:
         self.crashed = counter("jangada_job_crashed_total", "Jobs whose worker died.")
         self.poisoned = counter("jangada_job_poisoned_total", "Jobs discarded as poison.")
         self.buried = counter("jangada_worker_lost_total", "Workers that fell silent.")
+        self.pruned = counter(
+            "jangada_job_pruned_total", "Finished jobs whose retention was over.", "state"
+        )
+        self.prune_behind = Gauge(
+            "jangada_job_prune_behind_seconds",
+            "For how long finished jobs have been waiting to be deleted.",
+            ("state",),
+            registry=registry,
+        )
 
     def show(self, stats: QueueStats, upstream: Upstream) -> None:
         queue = stats.queue

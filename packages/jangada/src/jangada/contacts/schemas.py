@@ -158,6 +158,7 @@ class ImportContacts(JobArgs):
 
     kind: ClassVar[str] = "contacts.import"
     queue: ClassVar[str] = "imports"
+    kept: ClassVar[bool] = True
 
     file_id: UUID
     options: ImportOptions

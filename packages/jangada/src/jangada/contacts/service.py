@@ -165,7 +165,8 @@ async def start_import(
 async def delete_import(session: AsyncSession, tenant_id: UUID, id: UUID) -> None:
     """Delete an import that is over, with its rejected rows and what is left of its file.
 
-    Contacts stay, and so does the job. Raises `ImportNotFound` and `ImportUnderWay`.
+    Contacts stay, and so does the job, for as long as other finished ones. Raises `ImportNotFound`
+    and `ImportUnderWay`.
     """
     found, job = await get_import(session, tenant_id, id)
     if job.state not in FINAL_STATES:
@@ -174,6 +175,7 @@ async def delete_import(session: AsyncSession, tenant_id: UUID, id: UUID) -> Non
         await session.execute(
             delete(File).where(File.tenant_id == tenant_id, File.id == found.file_id)
         )
+    job.kept = False
     await session.delete(found)
 
 

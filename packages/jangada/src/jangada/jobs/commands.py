@@ -1,14 +1,17 @@
 """`jangada jobs`: what an operator of the platform does with jobs, over all tenants."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID
 
 import orjson
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy import select
@@ -16,15 +19,47 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.config import load_settings
 from jangada.crud import MAX_LIMIT
-from jangada.jobs import service
+from jangada.db import utc_now
+from jangada.environment import Duration
+from jangada.jobs import dead_letters, service
 from jangada.jobs.errors import JobNotFound
 from jangada.jobs.models import Job, JobState
 from jangada.jobs.schemas import JobFilter
 from jangada.runtime import open_runtime
+from jangada.tenants.models import Tenant
 
-jobs = typer.Typer(help="List, show, cancel and retry jobs of all tenants.", no_args_is_help=True)
+jobs = typer.Typer(
+    help="List, show, cancel, retry and redrive jobs of all tenants.", no_args_is_help=True
+)
+
+
+def _moment(text: str) -> datetime:
+    """`2h` ago, or an ISO 8601 time; without a zone it is in UTC."""
+    with suppress(ValidationError):
+        return utc_now() - TypeAdapter(Duration).validate_python(text)
+    try:
+        read = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter("write 30m, 2h, 7d or 2026-03-01T12:00Z") from None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Kind = Annotated[str | None, typer.Option(help="Only jobs of this kind.")]
+Queue = Annotated[str | None, typer.Option(help="Only jobs of this queue.")]
+Tag = Annotated[str | None, typer.Option(help="Only jobs with this tag.")]
+ErrorCode = Annotated[str | None, typer.Option(help="Only jobs whose last error has this code.")]
+Since = Annotated[
+    datetime | None,
+    typer.Option(parser=_moment, metavar="TIME", help="Only jobs that ended since: 2h, or a time."),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=_moment, metavar="TIME", help="Only jobs that ended before: 2h, or a time."
+    ),
+]
+OfTenant = Annotated[UUID | None, typer.Option(help="Only jobs of this tenant.")]
 JobId = Annotated[UUID, typer.Argument(help="The job's id.", metavar="JOB")]
 
 ID_WIDTH = 36
@@ -46,6 +81,7 @@ FIELDS = [
     "cancel_requested_at",
     "progress_done",
     "progress_total",
+    "tags",
     "created_at",
     "request_id",
 ]
@@ -56,17 +92,29 @@ def register(app: typer.Typer) -> None:
 
 
 @jobs.command("list")
-def list_jobs(
+def list_jobs(  # noqa: PLR0913 - each narrows the list
     *,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
-    tenant: Annotated[UUID | None, typer.Option(help="Only jobs of this tenant.")] = None,
+    kind: Kind = None,
+    queue: Queue = None,
+    tag: Tag = None,
+    error_code: ErrorCode = None,
+    since: Since = None,
+    until: Until = None,
+    tenant: OfTenant = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = MAX_LIMIT,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
-    wanted = JobFilter(state=state, kind=kind, queue=queue)
+    """List jobs, newest first; `--state discarded` are the dead letters."""
+    wanted = JobFilter(
+        state=state,
+        kind=kind,
+        queue=queue,
+        tag=tag,
+        error_code=error_code,
+        since=since,
+        until=until,
+    )
 
     async def read(session: AsyncSession) -> list[Job]:
         scope = select(Job) if tenant is None else service.visible(tenant)
@@ -90,11 +138,11 @@ def show(job: JobId, *, as_json: AsJson = False) -> None:
 
     found = _in_system_scope(read)
     if as_json:
-        _print_json(found, "args", "result", "errors")
+        _print_json(found, "args", "metadata_", "result", "errors")
         return
     console = Console()
-    for name in (*FIELDS, "args", "result"):
-        _print_field(console, name, getattr(found, name), style="bold")
+    for name in (*FIELDS, "args", "metadata_", "result"):
+        _print_field(console, name.rstrip("_"), getattr(found, name), style="bold")
     for error in found.errors:
         _print_field(console, "error", error, style="red")
 
@@ -122,6 +170,69 @@ def retry(job: JobId) -> None:
     typer.echo(f"Job {job} is available.")
 
 
+@jobs.command()
+def redrive(  # noqa: PLR0913 - each narrows what is redriven
+    *,
+    kind: Kind = None,
+    queue: Queue = None,
+    tag: Tag = None,
+    error_code: ErrorCode = None,
+    since: Since = None,
+    until: Until = None,
+    tenant: OfTenant = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All dead letters: needed where nothing narrows them.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run discarded jobs again: those that ended before now and that the options choose.
+
+    Each gets at least one more attempt. Stopping it in the middle does no harm: what was redriven
+    stays so, and the same command goes on with the rest. One job alone: `jangada jobs retry`.
+    """
+    wanted = JobFilter(
+        kind=kind, queue=queue, tag=tag, error_code=error_code, since=since, until=until
+    )
+    if wanted == JobFilter() and tenant is None and not everything:
+        raise typer.BadParameter("say which jobs, or --all")
+    chosen, redriven = asyncio.run(_redrive(wanted, tenant, dry_run=dry_run))
+    if as_json:
+        said = {"chosen": chosen, "redriven": redriven, "dry_run": dry_run}
+        typer.echo(orjson.dumps(said).decode())
+    elif dry_run:
+        typer.echo(f"Would be redriven: {chosen}.")
+    else:
+        typer.echo(f"Redriven: {redriven}.")
+
+
+async def _redrive(wanted: JobFilter, tenant: UUID | None, *, dry_run: bool) -> tuple[int, int]:
+    """How many dead letters there were, and how many were redriven, some in each transaction."""
+    async with open_runtime(load_settings(), application_name="jangada-jobs") as runtime:
+        async with runtime.database.system_transaction("jangada jobs redrive") as session:
+            chosen, until = await dead_letters.count_dead_letters(session, wanted, tenant_id=tenant)
+        done, last, has_more = 0, None, bool(chosen) and not dry_run
+        bounded = wanted.model_copy(update={"until": until})
+        with _progress(chosen, is_shown=has_more) as advance:
+            while has_more:
+                async with runtime.database.system_transaction("jangada jobs redrive") as session:
+                    turn = await dead_letters.redrive(
+                        session, bounded, tenant_id=tenant, after=last
+                    )
+                done, last, has_more = done + turn.jobs, turn.last, turn.has_more
+                advance(turn.jobs)
+    return chosen, done
+
+
+@contextmanager
+def _progress(total: int, *, is_shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, where that is a terminal."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not (is_shown and console.is_terminal)) as progress:
+        task = progress.add_task("Redriving", total=total)
+        yield lambda count: progress.advance(task, count)
+
+
 def _in_system_scope[T](act: Callable[[AsyncSession], Awaitable[T]]) -> T:
     async def run() -> T:
         async with (
@@ -134,7 +245,9 @@ def _in_system_scope[T](act: Callable[[AsyncSession], Awaitable[T]]) -> T:
 
 
 async def _job(session: AsyncSession, id: UUID) -> Job:
-    job = await session.scalar(select(Job).where(Job.id == id))
+    """Whosever it is. No index has ids alone, so the key of each tenant is asked for it."""
+    of_any = select(Job).join(Tenant, Tenant.id == Job.tenant_id)
+    job = await session.scalar(of_any.where(Job.id == id))
     if job is None:
         raise JobNotFound(f"There is no job {id}.")
     return job
@@ -152,7 +265,7 @@ def _print_field(console: Console, name: str, value: object, *, style: str) -> N
 
 
 def _print_json(job: Job, *more: str) -> None:
-    row: dict[str, Any] = {name: getattr(job, name) for name in (*FIELDS, *more)}
+    row = {name.rstrip("_"): getattr(job, name) for name in (*FIELDS, *more)}
     typer.echo(orjson.dumps(row).decode())
 
 

@@ -10,15 +10,21 @@ class JobNotFound(NotFound):
 
 
 class JobTooLarge(Invalid):
-    """Arguments (64 KiB) or result (256 KiB) are larger than a row should carry."""
+    """Arguments (64 KiB), metadata (16 KiB) or result (256 KiB) are too large for a row."""
 
     code = "job.too_large"
 
 
 class JobNotStorable(Invalid):
-    """Arguments or result hold a NUL character, which PostgreSQL's JSON cannot."""
+    """Arguments, metadata or result hold a NUL character, which PostgreSQL's JSON cannot."""
 
     code = "job.not_storable"
+
+
+class InvalidJob(Invalid):
+    """A property of the job, such as its priority, has a value that none can have."""
+
+    code = "job.invalid"
 
 
 class JobAlreadyFinished(Conflict):

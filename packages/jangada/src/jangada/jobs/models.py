@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, SmallInteger, func
+from sqlalchemy import BigInteger, ColumnElement, ForeignKey, SmallInteger, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 import jangada.tenants.models  # noqa: F401 - the tables that these refer to
@@ -28,10 +28,19 @@ FINAL_STATES: Final = (JobState.COMPLETED, JobState.DISCARDED, JobState.CANCELLE
 WAITING_STATES: Final = (JobState.SCHEDULED, JobState.AVAILABLE, JobState.RETRYABLE)
 
 
+UNFINISHED_STATES: Final = frozenset((*WAITING_STATES, JobState.RUNNING))
+
+
 class Job(TenantEntity):
-    """One piece of work. `attempt` counts grants and is the fence; `revision` counts changes."""
+    """One piece of work. `attempt` counts grants and is the fence; `revision` counts changes.
+
+    One that is `kept` is no matter of retention: another row is about it.
+    """
 
     __tablename__ = "jobs"
+
+    is_duplicate = False
+    """Whether `enqueue` found this job instead of making one. No column."""
 
     kind: Mapped[str]
     queue: Mapped[str]
@@ -51,6 +60,7 @@ class Job(TenantEntity):
     concurrency_key: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(default=list)
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    kept: Mapped[bool] = mapped_column(default=False)
     created_by: Mapped[UUID | None]
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
@@ -58,6 +68,19 @@ class Job(TenantEntity):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+
+
+class JobUniqueKey(Base):
+    """Which job was enqueued last under a unique key; the job itself may be gone."""
+
+    __tablename__ = "job_unique_keys"
+
+    tenant_id: Mapped[UUID] = mapped_column(
+        ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[bytes] = mapped_column(primary_key=True)
+    job_id: Mapped[UUID]
+    taken_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class Worker(Base):

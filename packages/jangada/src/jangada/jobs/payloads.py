@@ -1,4 +1,4 @@
-"""What a job's row carries as JSON: its arguments, and what its handler answered."""
+"""What a job's row carries as JSON: arguments, metadata, and what its handler answered."""
 
 import json
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from jangada.jobs.errors import JobNotStorable, JobTooLarge
 from jangada.jobs.schemas import JobArgs
 
 MAX_ARGS_BYTES: Final = 64 * 1024
+MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_RESULT_BYTES: Final = 256 * 1024
 
 type Result = BaseModel | Mapping[str, Any] | None
@@ -19,9 +20,26 @@ type Result = BaseModel | Mapping[str, Any] | None
 
 def encode_args(args: JobArgs) -> dict[str, Any]:
     """Arguments as they are stored. Raises `JobTooLarge` beyond 64 KiB, `JobNotStorable`."""
-    encoded = args.model_dump_json().encode()
-    _check(encoded, MAX_ARGS_BYTES, f"The arguments of {args.kind}", "/args")
-    stored: dict[str, Any] = json.loads(encoded)  # orjson would make floats of long integers
+    stored: dict[str, Any] = json.loads(args_json(args))  # orjson makes floats of long integers
+    return stored
+
+
+def args_json(args: JobArgs) -> str:
+    """As `encode_args`, as text."""
+    encoded = args.model_dump_json()
+    # Most need no closer look; a character has at most four bytes.
+    if len(encoded) > MAX_ARGS_BYTES // 4 or "\\u0000" in encoded:
+        _check(encoded.encode(), MAX_ARGS_BYTES, f"The arguments of {args.kind}", "/args")
+    return encoded
+
+
+def encode_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as it is stored. Raises `JobTooLarge` beyond 16 KiB, `JobNotStorable`."""
+    if not metadata:
+        return {}
+    encoded = json.dumps(dict(metadata)).encode()
+    _check(encoded, MAX_METADATA_BYTES, "The metadata", "/metadata")
+    stored: dict[str, Any] = json.loads(encoded)
     return stored
 
 

@@ -13,6 +13,9 @@ from jangada.jobs.schemas import JobArgs
 
 type Handler[A: JobArgs] = Callable[[A, JobContext], Awaitable[Result] | Result]
 
+type Backoff = Callable[[int, BaseException], timedelta | None]
+"""The wait after so many failures, of which this error is the last; None is the usual one."""
+
 DEFAULT_TIMEOUT: Final = timedelta(minutes=30)
 
 
@@ -23,6 +26,7 @@ class Registration:
     args: type[JobArgs]
     handler: Callable[[Any, JobContext], Any]
     timeout: timedelta
+    backoff: Backoff | None = None
 
     @property
     def kind(self) -> str:
@@ -37,19 +41,20 @@ _registered: Final[dict[str, Registration]] = {}
 
 
 def handles[A: JobArgs](
-    args: type[A], *, timeout: timedelta = DEFAULT_TIMEOUT
+    args: type[A], *, timeout: timedelta = DEFAULT_TIMEOUT, backoff: Backoff | None = None
 ) -> Callable[[Handler[A]], Handler[A]]:
     """Register the decorated function as the handler of these arguments.
 
-    `timeout` bounds one attempt; a job that exceeds it is tried again. Registering another function
-    for the same kind is an error at import: kinds are unique over the platform.
+    `timeout` bounds one attempt; a job that exceeds it is tried again. `backoff` says when, instead
+    of after a random part of 2, 4, 8 … seconds, at most an hour. Registering another function for
+    the same kind is an error at import: kinds are unique over the platform.
     """
 
     def register(handler: Handler[A]) -> Handler[A]:
         known = _registered.get(args.kind)
         if known is not None and known.handler is not handler:
             raise ValueError(f"{args.kind} is handled by {known.handler.__qualname__} already")
-        _registered[args.kind] = Registration(args, handler, timeout)
+        _registered[args.kind] = Registration(args, handler, timeout, backoff)
         return handler
 
     return register

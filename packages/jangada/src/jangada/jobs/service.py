@@ -1,7 +1,8 @@
 """Verbs on jobs. Each runs in the caller's tenant session and takes effect with its commit."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,11 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from jangada import crud
 from jangada.crud import Page, PageRequest, Sort
 from jangada.db import new_id, notice
+from jangada.jobs import batches
+from jangada.jobs.checks import check
 from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
 from jangada.jobs.models import FINAL_STATES, WAITING_STATES, Job, JobState
-from jangada.jobs.payloads import encode_args
-from jangada.jobs.schemas import JobArgs, JobFilter
+from jangada.jobs.payloads import encode_args, encode_metadata
+from jangada.jobs.schemas import DEFAULT_PRIORITY, JobArgs, JobFilter, NewJob, Unique
 from jangada.jobs.tracing import current_traceparent
+from jangada.jobs.uniqueness import Claim, claim, unique_key
 from jangada.telemetry import current_request_id
 
 RETRYABLE_BY_HAND: Final = (JobState.DISCARDED, JobState.CANCELLED, *WAITING_STATES)
@@ -30,35 +34,102 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
     queue: str | None = None,
     scheduled_at: datetime | None = None,
     max_attempts: int | None = None,
-    priority: int = 2,
+    priority: int = DEFAULT_PRIORITY,
+    tags: Collection[str] = (),
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+    unique: Unique | None = None,
     created_by: UUID | None = None,
 ) -> Job:
     """Insert a job in the caller's transaction: no commit, no job.
 
     After the commit the dispatcher is woken, best effort. With `scheduled_at` the job waits until
-    then by PostgreSQL's clock. Raises `JobTooLarge` beyond 64 KiB of JSON, `JobNotStorable`.
+    then by PostgreSQL's clock. Where a `unique` job like it counts already, that one is the answer
+    and says so: `is_duplicate`. Another transaction that is about to enqueue one is waited for.
+
+    Raises `InvalidJob`, `JobTooLarge` beyond 64 KiB of JSON, `JobNotStorable`.
     """
-    queue = queue or args.queue
+    new = NewJob(
+        args,
+        id=id or new_id(),
+        queue=queue,
+        scheduled_at=scheduled_at,
+        max_attempts=max_attempts,
+        priority=priority,
+        tags=tags,
+        metadata=metadata,
+        unique=unique,
+    )
+    check(new)
+    job = _row(new, tenant_id, created_by)
+    if (by := new.unique_by) is not None:
+        job.unique_key = unique_key(new, job.args, by)
+        owners = await claim(session, tenant_id, [Claim(job.unique_key, job.id, by)])
+        if (owner := owners[job.unique_key]) != job.id:
+            return await _duplicate(session, tenant_id, owner)
+    await crud.insert(session, job)
+    if scheduled_at is not None:
+        await session.refresh(job, ["state"])
+    notice(session, "wake", job.queue)
+    return job
+
+
+async def enqueue_many(
+    session: AsyncSession,
+    jobs: Iterable[JobArgs | NewJob],
+    *,
+    tenant_id: UUID,
+    created_by: UUID | None = None,
+) -> list[UUID]:
+    """Insert jobs in the caller's transaction, by one statement; answers their ids in order.
+
+    As `enqueue` for each: where a unique job like one of them counts already, one from earlier in
+    the batch, too, that one's id stands in its place. Raises what `enqueue` does, for the first job
+    that is wrong; then none is inserted. A batch of some thousands is as fast as any larger one.
+    """
+    batch = batches.Batch()
+    for job in jobs:
+        batch.add(job)
+    if not batch.ids:
+        return []
+    owners = await claim(session, tenant_id, list(batch.claims.values()))
+    ids = list(batch.ids)
+    for n, each in batch.claims.items():
+        ids[n] = owners[each.key]
+    new = [n for n, id_ in enumerate(batch.ids) if ids[n] == id_]
+    await batches.insert(session, batch, new, tenant_id=tenant_id, created_by=created_by)
+    for queue in batch.queues(new):
+        notice(session, "wake", queue)
+    return ids
+
+
+def _row(new: NewJob, tenant_id: UUID, created_by: UUID | None) -> Job:
     job = Job(
         tenant_id=tenant_id,
-        id=id or new_id(),
-        kind=args.kind,
-        queue=queue,
+        id=new.id,
+        kind=new.args.kind,
+        queue=new.queue_name,
         state=JobState.AVAILABLE,
-        priority=priority,
-        args=encode_args(args),
-        max_attempts=max_attempts or args.max_attempts,
+        priority=new.priority,
+        args=encode_args(new.args),
+        max_attempts=new.most_attempts,
+        tags=list(new.tags),
+        metadata_=encode_metadata(new.metadata),
+        kept=new.args.kept,
         created_by=created_by,
         request_id=current_request_id(),
         traceparent=current_traceparent(),
     )
-    if scheduled_at is not None:
-        job.scheduled_at = scheduled_at
-        job.state = _state_until(scheduled_at)
-    await crud.insert(session, job)
-    if scheduled_at is not None:
-        await session.refresh(job, ["state"])
-    notice(session, "wake", queue)
+    if new.scheduled_at is not None:
+        job.scheduled_at = new.scheduled_at
+        job.state = _state_until(new.scheduled_at)
+    return job
+
+
+async def _duplicate(session: AsyncSession, tenant_id: UUID, owner: UUID) -> Job:
+    """The job that counts; deleted between two statements only by the end of its tenant."""
+    scope = visible(tenant_id).execution_options(populate_existing=True)
+    job = await crud.fetch(session, scope, owner, missing=JobNotFound)
+    job.is_duplicate = True
     return job
 
 

@@ -103,3 +103,43 @@ def test_an_expected_error_explains_itself() -> None:
     assert (explained["code"], explained["detail"]) == ("request.invalid", "The file is empty.")
     assert len(explained["errors"]) == MOST_FIELD_ERRORS
     assert explained["errors"][0]["pointer"] == "/file"
+
+
+def test_a_kinds_own_backoff_is_told_what_happened() -> None:
+    seen: list[tuple[int, BaseException]] = []
+
+    def chosen(failures: int, error: BaseException) -> timedelta:
+        seen.append((failures, error))
+        return MINUTE
+
+    error = ValueError("?")
+    ending = failed(job(failures=2, attempt=3, max_attempts=9), error, chosen=chosen)
+    assert (ending.state, ending.delay) == (JobState.RETRYABLE, MINUTE)
+    assert seen == [(3, error)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "asked", "delay"),
+    [
+        (None, timedelta(0), timedelta(seconds=1)),
+        (timedelta(0), timedelta(0), timedelta(0)),
+        (-MINUTE, timedelta(0), timedelta(0)),
+        (MINUTE, 2 * MINUTE, 2 * MINUTE),
+        (3 * MINUTE, 2 * MINUTE, 3 * MINUTE),
+    ],
+)
+def test_its_answer_counts_unless_somebody_asked_for_a_longer_wait(
+    chosen: timedelta | None, asked: timedelta, delay: timedelta
+) -> None:
+    error = Unavailable("?", retry_after=asked)
+    ending = failed(job(), error, chosen=lambda *_: chosen, draw=lambda: 0.5)
+    assert ending.delay == delay
+
+
+def test_it_is_not_asked_about_what_isnt_tried_again() -> None:
+    def never(failures: int, error: BaseException) -> timedelta:
+        raise AssertionError(failures, error)
+
+    for error in (Snooze(MINUTE), Cancel("?"), Discard("?"), Invalid("?")):
+        assert failed(job(), error, chosen=never).state is not JobState.RETRYABLE
+    assert failed(job(attempt=3), ValueError("?"), chosen=never).state is JobState.DISCARDED

@@ -16,8 +16,8 @@ from jangada.jobs.delivery.connection import Connection, DirectConnection
 from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable
-from jangada_queue.processes import is_stopped
 from jangada_queue.patience import Pauses, wait_at_most
+from jangada_queue.processes import is_stopped
 from jangada_queue.signals import tell
 from jangada_worker.link import CancelJobs
 from jangada_worker.parent.children import Child

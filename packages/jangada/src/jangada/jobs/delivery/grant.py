@@ -7,8 +7,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from jangada.db import system_scope
-from jangada.jobs.delivery.connection import Connection, be_brief
+from jangada.jobs.delivery.connection import Connection, indexed_scope
 from jangada.jobs.delivery.tickets import ALONE_FROM, Ticket
 
 # Rows are locked in the order of their ids, so that overlapping batches cannot deadlock; a row that
@@ -77,9 +76,8 @@ async def grant(
         "alone_from": ALONE_FROM,
     }
     async with (
-        system_scope(connection, "grant"),
+        indexed_scope(connection, "grant"),
         connection.cursor(row_factory=class_row(GrantedJob)) as cursor,
     ):
-        await be_brief(connection)
         await cursor.execute(_GRANT, parameters)
         return await cursor.fetchall()

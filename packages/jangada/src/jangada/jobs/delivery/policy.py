@@ -16,6 +16,7 @@ from jangada.errors import FieldError, JangadaError, RateLimited, Unavailable
 from jangada.jobs.delivery.grant import GrantedJob
 from jangada.jobs.models import JobState
 from jangada.jobs.outcomes import Cancel, Discard, Snooze
+from jangada.jobs.registry import Backoff
 from jangada.telemetry import describe
 
 BACKOFF_BASE: Final = timedelta(seconds=2)
@@ -59,9 +60,13 @@ def cancelled(job: GrantedJob, reason: str | None = None) -> Ending:
 
 
 def failed(
-    job: GrantedJob, error: BaseException, *, draw: Callable[[], float] = random.random
+    job: GrantedJob,
+    error: BaseException,
+    *,
+    chosen: Backoff | None = None,
+    draw: Callable[[], float] = random.random,
 ) -> Ending:
-    """The ending for what a handler raised."""
+    """The ending for what a handler raised; `chosen` is its kind's own backoff."""
     match error:
         case Snooze():
             return Ending(job, JobState.SCHEDULED, delay=error.delay, extra_attempts=1)
@@ -73,7 +78,11 @@ def failed(
         case _ if _is_final(error) or job.attempt >= job.max_attempts:
             return Ending(job, JobState.DISCARDED, error=explain(error))
         case _:
-            delay = backoff(job.failures + 1, draw(), at_least=_retry_after(error))
+            failures, at_least = job.failures + 1, _retry_after(error)
+            delay = chosen(failures, error) if chosen else None
+            if delay is None:
+                delay = backoff(failures, draw(), at_least=at_least)
+            delay = max(delay, at_least)
             return Ending(job, JobState.RETRYABLE, error=explain(error), delay=delay)
 
 

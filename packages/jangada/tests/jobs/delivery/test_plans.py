@@ -1,0 +1,63 @@
+"""No statement of delivery reads the whole table of jobs.
+
+Small tables tempt PostgreSQL to do that, and it keeps such a plan for as long as the connection
+lives, while the table grows to millions.
+"""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jangada.jobs.delivery import dispatch
+from jangada.jobs.delivery.finish import finish
+from jangada.jobs.delivery.grant import grant
+from jangada.jobs.delivery.policy import completed
+from jangada.jobs.delivery.retention import prune
+from jangada.jobs.delivery.sweep import Watch, sweep
+from jangada.jobs.models import FINAL_STATES
+
+if TYPE_CHECKING:
+    from packages.jangada.tests.jobs.delivery.conftest import Bench
+
+pytestmark = pytest.mark.anyio
+
+PREPARED_FROM = 6
+"""psycopg prepares a statement at its fifth use; PostgreSQL may then plan it once for all."""
+
+
+async def reads_of_everything(bench: "Bench") -> int:
+    await bench.connection.execute("SELECT pg_stat_force_next_flush()")
+    cursor = await bench.connection.execute(
+        "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'jobs'"
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def deliver(bench: "Bench") -> None:
+    """A job's whole way, and what is done beside it."""
+    job, worker = await bench.enqueue(), await bench.worker()
+    await dispatch.survey(bench.connection)
+    await dispatch.list_queues(bench.connection)
+    await dispatch.promote(bench.connection, "default")
+    async with dispatch.dispatch_round(bench.connection, "default") as held:
+        assert held is not None
+        tickets = await held.available(10)
+    assert [ticket.job_id for ticket in tickets] == [job.id]
+    granted = await grant(bench.connection, worker, tickets)
+    await dispatch.upstream(bench.connection, "default", published_total=0, window=0)
+    assert await finish(bench.connection, [completed(each, None) for each in granted]) == {job.id}
+    watch = Watch(timedelta(0))
+    assert (await sweep(bench.connection, watch)).may_act
+    for state in FINAL_STATES:
+        await prune(bench.connection, state, timedelta(days=1))
+
+
+async def test_no_statement_of_delivery_reads_the_whole_table(bench: "Bench") -> None:
+    await bench.connection.execute("VACUUM ANALYZE jobs")  # PostgreSQL now knows that it is empty
+    before = await reads_of_everything(bench)
+    for _ in range(PREPARED_FROM):
+        await deliver(bench)
+    assert await reads_of_everything(bench) == before
