@@ -36,6 +36,7 @@ EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h: trying again later
 BROKER_VARIABLE: Final = "JANGADA_QUEUE_BROKER"
 PREFIX_VARIABLE: Final = "JANGADA_QUEUE_PREFIX"
 SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+PIPE_WIDTH: Final = 1000
 RECEIVER: Final = "jangada_queue.taskiq:LeasedReceiver"
 
 Broker = Annotated[
@@ -182,9 +183,7 @@ def _print_json(found: Iterable[object]) -> None:
 
 def _print_table(table: Table) -> None:
     """For a person as wide as the terminal, for a program as wide as it takes."""
-    console = Console()
-    width = console.width if console.is_terminal else console.measure(table).maximum
-    console.print(table, width=width, crop=False, no_wrap=not console.is_terminal)
+    Console(width=None if Console().is_terminal else PIPE_WIDTH).print(table)
 
 
 async def _chosen(

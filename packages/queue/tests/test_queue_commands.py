@@ -1,0 +1,118 @@
+"""`jangada-queue`: what people do with queues on a terminal."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from typer.testing import CliRunner
+
+from jangada_queue.client import QueueClient
+from jangada_queue.commands import EXIT_UNAVAILABLE, build
+from jangada_queue.leases import client as leases
+from jangada_queue.messages import Offer
+
+pytestmark = pytest.mark.anyio
+
+QUEUE = "mail"
+
+
+@pytest.fixture
+async def client(valkey_url: str) -> AsyncIterator[QueueClient]:
+    async with Redis.from_url(valkey_url) as redis:
+        yield QueueClient(redis)
+
+
+@pytest.fixture
+async def letters(client: QueueClient) -> list[str]:
+    """Three dead letters: two of `send`, one of `print`."""
+    await leases.serve(client, [QUEUE])
+    for key, kind in [("a", "send"), ("b", "print"), ("c", "send")]:
+        await leases.kick(client, QUEUE, Offer(key, kind, b"\xff body"), extra={"task_id": key})
+    for claim in (await client.claim(QUEUE, "w1", 9, pod="p1")).claims:
+        await leases.bury(client, claim, "It can't be [read].")
+    code, output = await run(client, "dead", "list", QUEUE, "--json")
+    assert code == 0
+    return [json.loads(line)["id"] for line in output.splitlines()]
+
+
+async def run(client: QueueClient | str, *arguments: str) -> tuple[int, str]:
+    if isinstance(client, str):
+        url = client
+    else:
+        options = client.redis.connection_pool.connection_kwargs
+        url = f"unix://:{options['password']}@{options['path']}"
+    environment = {"JANGADA_QUEUE_BROKER": url}
+    result = await asyncio.to_thread(CliRunner().invoke, build(), arguments, env=environment)
+    return result.exit_code, result.output
+
+
+async def test_statistics_are_for_people_and_programs(client: QueueClient) -> None:
+    await leases.serve(client, [QUEUE])
+    await leases.kick(client, QUEUE, Offer("a", "send", b""))
+    code, output = await run(client, "stats", "--json")
+    assert code == 0
+    (stats,) = [json.loads(line) for line in output.splitlines()]
+    assert (stats["queue"], stats["waiting"], stats["dead"]) == (QUEUE, 1, 0)
+    code, output = await run(client, "stats", QUEUE)
+    assert code == 0
+    header, row = (line.split() for line in output.splitlines())
+    assert (header[0], row[0], row[1]) == ("queue", QUEUE, "1")
+
+
+async def test_dead_letters_are_listed_and_shown(client: QueueClient, letters: list[str]) -> None:
+    code, output = await run(client, "dead", "list", QUEUE, "--kind", "send")
+    assert code == 0
+    assert [letters[0] in output, letters[1] in output, letters[2] in output] == [True, False, True]
+    assert "It can't be [read]." in output
+    code, output = await run(client, "dead", "show", QUEUE, letters[1])
+    assert code == 0
+    assert json.loads(output)["fields"]["task_id"] == "b"
+
+
+async def test_a_dead_letter_that_is_not_there_is_said_so(client: QueueClient) -> None:
+    code, output = await run(client, "dead", "show", QUEUE, "0-1")
+    assert (code, output) == (1, "There is no dead letter 0-1 in mail.\n")
+
+
+async def test_dead_letters_are_redriven_by_filter(client: QueueClient, letters: list[str]) -> None:
+    assert len(letters) == 3
+    code, output = await run(client, "dead", "redrive", QUEUE, "--kind", "send")
+    assert (code, output) == (0, "2 dead letters redriven.\n")
+    claims = (await client.claim(QUEUE, "w1", 9, pod="p1")).claims
+    assert [claim.key for claim in claims] == ["a", "c"]
+
+
+async def test_dead_letters_are_forgotten_by_name(client: QueueClient, letters: list[str]) -> None:
+    code, output = await run(client, "dead", "forget", QUEUE, letters[0], letters[1])
+    assert (code, output) == (0, "2 dead letters forgotten.\n")
+    assert (await client.claim(QUEUE, "w1", 9, pod="p1")).claims == ()
+
+
+async def test_nothing_is_redriven_without_a_choice(
+    client: QueueClient, letters: list[str]
+) -> None:
+    code, output = await run(client, "dead", "redrive", QUEUE)
+    assert code == 2
+    assert "--all" in output
+    code, output = await run(client, "dead", "redrive", QUEUE, "--all")
+    assert output == f"{len(letters)} dead letters redriven.\n"
+
+
+async def test_a_server_that_is_absent_is_said_in_one_line() -> None:
+    code, output = await run("unix:///nonexistent.sock", "stats")
+    assert (code, output.count("\n")) == (EXIT_UNAVAILABLE, 1)
+    assert "Valkey is absent" in output
+
+
+async def test_a_url_that_is_none_is_refused() -> None:
+    code, output = await run("http://localhost", "stats")
+    assert code == 2
+    assert "rediss://" in output
+
+
+async def test_no_broker_is_said_so() -> None:
+    result = await asyncio.to_thread(CliRunner().invoke, build(), ["stats"], env={})
+    assert result.exit_code == 2
+    assert "JANGADA_QUEUE_BROKER" in result.output
