@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jangada_queue.client import QueueClient
 from jangada_queue.messages import Offer
+from jangada_queue.statistics import QueueStats, queue_stats
 from jangada_queue.workers import flag_drain, unflag_drain
 
 if TYPE_CHECKING:
@@ -83,6 +84,21 @@ async def test_metrics_count_what_ran(fleet: "Raft") -> None:
     assert 'jangada_worker_slots{state="free"}' in text
     assert "jangada_job_duration_seconds_bucket" in text
     assert "jangada_job_queue_wait_seconds_bucket" in text
+
+
+async def test_statistics_say_how_fast_work_comes_and_goes(fleet: "Raft") -> None:
+    for _ in range(3):
+        await fleet.until_state(await fleet.enqueue("test.effect"))
+
+    async def counted() -> QueueStats | None:
+        (stats,) = await queue_stats(fleet.runtime.queue, ["default"])
+        has_rates = stats.completed_total >= 3 and stats.arrival_per_second > 0
+        return stats if has_rates else None
+
+    stats = await fleet.until(counted)
+    assert stats.completion_per_second > 0
+    assert stats.service_mean_seconds is not None
+    assert stats.service_p95_seconds is not None
 
 
 async def test_queue_stats_are_for_people_and_programs(fleet: "Raft") -> None:

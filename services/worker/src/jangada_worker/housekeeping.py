@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+import msgspec
+
 from jangada.jobs.delivery import dispatch
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import UnsafeServer
+from jangada_queue.rates import DecayedRate
 from jangada_queue.signals import tell
 from jangada_queue.statistics import QueueStats, Upstream, queue_stats, write_upstream
 from jangada_queue.workers import prune
@@ -38,6 +41,7 @@ class Housekeeping:
     lease: timedelta
     retention: Retention
     prune_after: timedelta = PRUNE_AFTER
+    _arrivals: dict[str, DecayedRate] = field(default_factory=dict)
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _suspicious: dict[str, tuple[float, int]] = field(default_factory=dict)
     _pruned_at: float = field(default_factory=time.monotonic)
@@ -68,6 +72,9 @@ class Housekeeping:
                 found, queue, published_total=stats.published_total, window=stats.window
             )
         )
+        rate = self._arrivals.setdefault(queue, DecayedRate())
+        arrival = rate.see(upstream.enqueued_total, time.monotonic())
+        upstream = msgspec.structs.replace(upstream, arrival_per_second=arrival)
         try:
             await write_upstream(self.client, queue, upstream)
         except UnsafeServer as error:

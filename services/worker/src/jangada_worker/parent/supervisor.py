@@ -20,9 +20,10 @@ from jangada.telemetry import get_logger
 from jangada_queue import workers
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.patience import Pauses, Stop, pause
+from jangada_queue.service_times import ServiceTimes, observe
 from jangada_queue.workers import WorkerReport
 from jangada_worker.forkserver import ForkServer, ForkServerLost
-from jangada_worker.link import Drain, Flagged, HandBack
+from jangada_worker.link import Drain, Flagged, HandBack, Observation
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import WorkerMetrics
 from jangada_worker.parent.children import Child
@@ -55,6 +56,7 @@ class Supervisor:
         self._version = version("jangada-worker")
         self._children: dict[int, Child] = {}
         self._gone: list[UUID] = []
+        self._completed: dict[str, ServiceTimes] = {}
         self._stop = stop
         self._ready = asyncio.Event()
         self._is_lost = False
@@ -142,7 +144,7 @@ class Supervisor:
             self._children[number] = child
             if self._stop.asked.is_set():
                 child.send(HandBack())
-            code = await child.live(self._metrics.observe, self._on_ready)
+            code = await child.live(self._observe, self._on_ready)
             del self._children[number]
             if child.worker is not None:
                 self._gone.append(child.worker)
@@ -155,6 +157,11 @@ class Supervisor:
                 pauses.reset()  # a job killed it; the next ones shouldn't wait for that
             else:
                 await pause(self._stop.asked, pauses.take())
+
+    def _observe(self, ended: Observation) -> None:
+        self._metrics.observe(ended)
+        if ended.outcome != "lease_lost":
+            self._completed.setdefault(ended.queue, ServiceTimes()).add(ended.seconds)
 
     def _give_up(self) -> None:
         """End in order; whoever started this worker starts another one."""
@@ -220,6 +227,8 @@ class Supervisor:
         if gone := [str(worker) for worker in self._gone]:
             await workers.leave(client, queues, gone)
             del self._gone[: len(gone)]
+        for queue in list(self._completed):
+            await observe(client, queue, self._completed.pop(queue))
 
     def _take_flag(self, flag: str) -> None:
         """Children say with their next report that they have seen it."""
