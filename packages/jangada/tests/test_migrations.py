@@ -73,7 +73,8 @@ def snapshot(settings: DatabaseSettings) -> dict[str, list[tuple[Any, ...]]]:
             attnotnull, pg_get_expr(adbin, adrelid) FROM pg_attribute
             LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
             JOIN pg_class ON pg_class.oid = attrelid
-            WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0""",
+            WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0
+                AND NOT attisdropped""",
         "constraints": """SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
             WHERE connamespace = 'public'::regnamespace""",
         "indexes": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",

@@ -21,6 +21,12 @@ class JobNotStorable(Invalid):
     code = "job.not_storable"
 
 
+class InvalidConcurrencyKey(Invalid):
+    """A concurrency key has at most 200 characters, none of them NUL."""
+
+    code = "job.invalid_concurrency_key"
+
+
 class JobAlreadyFinished(Conflict):
     """A finished job cannot be cancelled."""
 

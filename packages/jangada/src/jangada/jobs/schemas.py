@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Select
 
 from jangada.crud import FilterText
+from jangada.jobs.limits import Concurrency, RateLimit
 from jangada.jobs.models import Job, JobState
 
 
@@ -21,6 +22,12 @@ class JobArgs(BaseModel):
     kind: ClassVar[str]
     queue: ClassVar[str] = "default"
     max_attempts: ClassVar[int] = 20
+    concurrency: ClassVar[Concurrency | None] = None
+    """How many run at once, over all workers; no limit by default."""
+    rate_limit: ClassVar[RateLimit | None] = None
+    """How many start in a while, over all workers; no limit by default."""
+    is_schedulable: ClassVar[bool] = False
+    """Whether users may schedule this kind in their tenant, with arguments of their own."""
 
 
 class JobFilter(BaseModel):

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from jangada import crud
 from jangada.crud import Page, PageRequest, Sort
 from jangada.db import new_id, notice
+from jangada.jobs import payloads
 from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
 from jangada.jobs.models import FINAL_STATES, WAITING_STATES, Job, JobState
-from jangada.jobs.payloads import encode_args
 from jangada.jobs.schemas import JobArgs, JobFilter
 from jangada.jobs.tracing import current_traceparent
 from jangada.telemetry import current_request_id
@@ -31,12 +31,15 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
     scheduled_at: datetime | None = None,
     max_attempts: int | None = None,
     priority: int = 2,
+    concurrency_key: str | None = None,
     created_by: UUID | None = None,
 ) -> Job:
     """Insert a job in the caller's transaction: no commit, no job.
 
     After the commit the dispatcher is woken, best effort. With `scheduled_at` the job waits until
-    then by PostgreSQL's clock. Raises `JobTooLarge` beyond 64 KiB of JSON, `JobNotStorable`.
+    then by PostgreSQL's clock. `concurrency_key` overrides the one that the kind makes of the
+    arguments. Raises `JobTooLarge` beyond 64 KiB of JSON, `JobNotStorable` and
+    `InvalidConcurrencyKey`.
     """
     queue = queue or args.queue
     job = Job(
@@ -46,19 +49,28 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
         queue=queue,
         state=JobState.AVAILABLE,
         priority=priority,
-        args=encode_args(args),
+        args=payloads.encode_args(args),
         max_attempts=max_attempts or args.max_attempts,
+        concurrency_key=payloads.concurrency_key(args, concurrency_key),
         created_by=created_by,
-        request_id=current_request_id(),
-        traceparent=current_traceparent(),
     )
     if scheduled_at is not None:
         job.scheduled_at = scheduled_at
         job.state = _state_until(scheduled_at)
-    await crud.insert(session, job)
+    await insert(session, job)
     if scheduled_at is not None:
         await session.refresh(job, ["state"])
-    notice(session, "wake", queue)
+    return job
+
+
+async def insert(session: AsyncSession, job: Job) -> Job:
+    """Write a job that is put together, with what caused it; a dispatcher is woken afterwards.
+
+    For those who hold arguments as JSON: everybody else calls `enqueue`.
+    """
+    job.request_id, job.traceparent = current_request_id(), current_traceparent()
+    await crud.insert(session, job)
+    notice(session, "wake", job.queue)
     return job
 
 
