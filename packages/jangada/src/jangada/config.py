@@ -306,6 +306,15 @@ class JobsSettings(Section):
         ge=1,
         description="Messages kept ready per queue, at least; live slots if they are more.",
     )
+    max_schedules: int = Field(
+        100, ge=0, description="How many schedules a tenant may have; 0 lets users make none."
+    )
+    misfire_grace: Duration = Field(
+        timedelta(minutes=1),
+        description="How late a schedule may fire and still be in time. What is later was missed: "
+        "it is skipped or made up for, as the schedule says. Raise it where dispatchers may be "
+        "away for longer and every fire counts.",
+    )
 
     @field_validator("worker_timeout")
     @classmethod
