@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from jangada_queue.connection import Argument, as_bytes, as_text, command, run, within
 from jangada_queue.keys import PROTOCOL, QueueKeys
-from jangada_queue.messages import Claim, Claims, Depth, Offer, Published
+from jangada_queue.messages import Claim, Claims, Depth, Offer, OnOffer, Published
 from jangada_queue.scripts import script
 
 MOST_EXPIRED: Final = 1000
@@ -40,21 +40,42 @@ class QueueClient:
     def keys(self, queue: str) -> QueueKeys:
         return QueueKeys.of(self.prefix, queue)
 
-    async def publish(self, queue: str, offers: Iterable[Offer], *, limit: int) -> Published:
+    async def on_offer(self, queue: str, *, with_messages: bool = False) -> OnOffer:
+        """What is published and not yet acknowledged, and where the last round ended."""
+        keys = self.keys(queue)
+        async with within(self.deadline):
+            waiting, turn, window, messages = await run(
+                self.redis,
+                script("on_offer"),
+                [keys.stream, keys.window, keys.turn],
+                [int(with_messages)],
+            )
+        return OnOffer(
+            waiting=waiting,
+            turn=as_text(turn),
+            keys=frozenset(as_text(key) for key in window),
+            messages=tuple(
+                Offer(as_text(key), as_text(kind), as_bytes(body)) for key, kind, body in messages
+            ),
+        )
+
+    async def publish(
+        self, queue: str, offers: Iterable[Offer], *, limit: int, turn: str = ""
+    ) -> Published:
         """Publish offers, in order, until `limit` messages wait. Known keys are skipped.
 
         When the queue is full the next claim that brings it down to half of `limit` wakes a
-        dispatcher.
+        dispatcher. `turn` is kept for the next round, whoever runs it; without one it stays.
         """
         keys = self.keys(queue)
-        arguments: list[Argument] = [limit, str(PROTOCOL)]
+        arguments: list[Argument] = [limit, str(PROTOCOL), turn]
         for offer in offers:
             arguments += (offer.key, offer.kind, offer.body)
         async with within(self.deadline):
             published, waiting = await run(
                 self.redis,
                 script("publish"),
-                [keys.stream, keys.window, keys.wake, keys.low, keys.counters],
+                [keys.stream, keys.window, keys.wake, keys.low, keys.counters, keys.turn],
                 arguments,
             )
         return Published(published, waiting)

@@ -1,11 +1,12 @@
 -- Offer messages until `limit` wait; those already in the window are left alone, so publishing twice is harmless.
 -- A full window sets the mark at which a claim wakes the dispatcher again.
--- KEYS: stream, window, wake, low, counters   ARGV: limit, version, then key, kind, body for each message
+-- KEYS: stream, window, wake, low, counters, turn
+-- ARGV: limit, version, where the round ended ('' leaves it), then key, kind, body for each message
 -- Returns: published, waiting
 local limit = tonumber(ARGV[1])
 local waiting = depth(KEYS[1])
 local published = 0
-for position = 3, #ARGV, 3 do
+for position = 4, #ARGV, 3 do
     if waiting >= limit then
         break
     end
@@ -19,6 +20,9 @@ end
 if published > 0 then
     push_tokens(KEYS[3], published)
     redis.call('HINCRBY', KEYS[5], 'published', published)
+end
+if ARGV[3] ~= '' then
+    redis.call('SET', KEYS[6], ARGV[3])
 end
 if waiting >= limit then
     redis.call('SET', KEYS[4], math.floor(limit / 2))

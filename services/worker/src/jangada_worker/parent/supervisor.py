@@ -230,7 +230,7 @@ class Supervisor:
             pid=child.pid,
             version=self._version,
             queues=self._settings.queues,
-            kinds=child.kinds,
+            kinds=[facts.kind for facts in child.kinds],
             slots=self._settings.slots,
             running=child.running,
             is_draining=self._is_draining or self._stop.asked.is_set(),
@@ -245,6 +245,7 @@ class Supervisor:
             version=self._version,
             queues=self._settings.queues,
             slots=self._settings.slots,
+            kinds=child.kinds,
         )
 
     def _faults(self) -> dict[str, str]:

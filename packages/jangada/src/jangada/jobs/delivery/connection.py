@@ -27,6 +27,10 @@ _FOLLOW_INDEXES: Final[LiteralString] = """
         set_config('idle_in_transaction_session_timeout', %s, true)
 """
 
+_BRIEFLY: Final[LiteralString] = (
+    "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
+)
+
 LONGEST_IDLE: Final = timedelta(seconds=5)
 """How long a process may do nothing inside a transaction of delivery before PostgreSQL ends it.
 
@@ -46,6 +50,11 @@ async def indexed_scope(connection: Connection, reason: str) -> AsyncIterator[No
     async with system_scope(connection, reason):
         await connection.execute(_FOLLOW_INDEXES, (_LONGEST_IDLE,))
         yield
+
+
+async def be_brief(connection: Connection) -> None:
+    """Have PostgreSQL end the present transaction should this process freeze in it."""
+    await connection.execute(_BRIEFLY, (_LONGEST_IDLE,))
 
 
 class DirectConnection:
