@@ -236,6 +236,7 @@ async def import_contacts(visitor: Visitor, runtime: Runtime) -> None:
     other = (await visitor.send_file())["id"]
     await visitor.ask("POST /v1/jobs/{job_id}:cancel", at=other)
     await visitor.ask("POST /v1/jobs/{job_id}:retry", at=other)
+    await visitor.ask("POST /v1/jobs:redrive", json={"tag": CANARY, "error_code": CANARY})
     await visitor.ask("DELETE /v1/contacts/imports/{import_id}", at=job["id"])
 
 
