@@ -49,6 +49,7 @@ SYSTEM_SCOPE = {
     "jangada.jobs.commands._in_system_scope.run": "an operator looks at any tenant's jobs",
     "jangada.jobs.commands._redrive": "an operator redrives any tenant's jobs",
     "jangada.jobs.delivery.connection.indexed_scope": "delivery serves all tenants",
+    "jangada.jobs.delivery.connection.probing_scope": "delivery serves all tenants",
     "jangada.jobs.delivery.dispatch.dispatch_round": "delivery serves all tenants",
     "jangada.jobs.delivery.dispatch.list_queues": "delivery serves all tenants",
     "jangada.jobs.delivery.dispatch.promote": "delivery serves all tenants",
