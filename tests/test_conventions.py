@@ -49,6 +49,7 @@ SYSTEM_SCOPE = {
     "jangada.jobs.commands._in_system_scope.run": "an operator looks at any tenant's jobs",
     "jangada.jobs.commands._redrive": "an operator redrives any tenant's jobs",
     "jangada.jobs.delivery.connection.indexed_scope": "delivery serves all tenants",
+    "jangada.jobs.delivery.connection.probing_scope": "delivery serves all tenants",
     "jangada.jobs.delivery.dispatch.dispatch_round": "delivery serves all tenants",
     "jangada.jobs.delivery.dispatch.list_queues": "delivery serves all tenants",
     "jangada.jobs.delivery.dispatch.promote": "delivery serves all tenants",
@@ -56,6 +57,7 @@ SYSTEM_SCOPE = {
     "jangada.jobs.delivery.dispatch.upstream": "delivery serves all tenants",
     "jangada.jobs.delivery.finish.finish": "delivery serves all tenants",
     "jangada.jobs.delivery.grant.grant": "delivery serves all tenants",
+    "jangada.jobs.delivery.kinds.prune_starts": "counts starts of all tenants",
     "jangada.jobs.delivery.retention.prune": "ends what has expired, whosever it is",
     "jangada.jobs.delivery.sweep.sweep": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.beat": "delivery serves all tenants",
@@ -64,6 +66,8 @@ SYSTEM_SCOPE = {
     "jangada.jobs.delivery.workers.find_cancelled": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.hand_back": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.register": "delivery serves all tenants",
+    "jangada.schedules.commands._in_system_scope.run": "an operator looks at any tenant's rows",
+    "jangada.schedules.firing.fire_due": "fires the schedules of all tenants",
     "jangada_worker.dispatcher._publish": "delivery serves all tenants",
 }
 

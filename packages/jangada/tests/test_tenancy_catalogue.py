@@ -20,6 +20,8 @@ pytestmark = pytest.mark.anyio
 
 PLATFORM_TABLES = {
     "alembic_version": "the schema's own revision",
+    "job_kinds": "what workers say of the kinds of jobs",
+    "job_starts": "numbers of starts, for rate limits",
     "session_ends": "ids of ended sessions, which every API process follows",
     "sign_in_failures": "counted before a tenant is known; the key is an HMAC",
     "signing_keys": "sign the tokens of all tenants; private keys are sealed",

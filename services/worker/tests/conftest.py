@@ -59,6 +59,7 @@ TABLES = """
     CREATE TABLE signs (job uuid, attempt integer, pid integer, what text);
     CREATE TABLE effects (job uuid, attempt integer);
     CREATE TABLE gates (name text);
+    CREATE TABLE spans (tenant uuid, job uuid, key text, began timestamptz, ended timestamptz);
 """
 
 
@@ -236,7 +237,7 @@ class Raft:
     async def enqueue(self, kind: str, *, tenant: UUID | None = None, **args: Any) -> Job:  # noqa: ANN401 - as jobs take them
         how = {
             name: args.pop(name)
-            for name in ("queue", "max_attempts", "scheduled_at")
+            for name in ("queue", "max_attempts", "scheduled_at", "concurrency_key", "priority")
             if name in args
         }
         tenant = tenant or self.person.tenant_id

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from jangada.errors import NotFound, Unavailable
 from jangada.jobs.context import JobContext
 from jangada.jobs.errors import LeaseLost
+from jangada.jobs.limits import Concurrency, RateLimit
 from jangada.jobs.outcomes import Cancel, Discard, Snooze
 from jangada.jobs.registry import handles
 from jangada.jobs.schemas import JobArgs
@@ -208,6 +209,55 @@ async def run_stubborn(args: Stubborn, context: JobContext) -> None:
     async with context.transaction() as session:
         await effect(context, session)
         await context.complete(session)
+
+
+async def span(context: JobContext, key: str = "") -> None:
+    """Say when the handler began and when it ended, by PostgreSQL's clock."""
+    names = {"tenant": context.tenant_id, "job": context.job_id, "key": key}
+    async with context.transaction() as session:
+        await session.execute(
+            text("INSERT INTO spans VALUES (:tenant, :job, :key, clock_timestamp())"), names
+        )
+    while not await end_span(context):
+        await asyncio.sleep(POLL)
+
+
+async def end_span(context: JobContext) -> bool:
+    """Not at once: what takes no time overlaps with nothing."""
+    statement = """
+        UPDATE spans SET ended = clock_timestamp()
+        WHERE job = :job AND ended IS NULL AND began < clock_timestamp() - interval '20 ms'
+        RETURNING job"""
+    async with context.transaction() as session:
+        return await session.scalar(text(statement), {"job": context.job_id}) is not None
+
+
+class Limited(JobArgs):
+    kind: ClassVar[str] = "test.limited"
+    concurrency: ClassVar = Concurrency(limit=3, per_key=1, key=lambda args: args.key)
+    key: str = ""
+    gate: str = ""
+
+
+@handles(Limited)
+async def run_limited(args: Limited, context: JobContext) -> None:
+    """Three at once of all, one at once of a tenant's key."""
+    await sign(context, "started")
+    await span(context, args.key)
+    if args.gate:
+        await gate(context, args.gate)
+    async with context.transaction() as session:
+        await context.complete(session)
+
+
+class Rated(JobArgs):
+    kind: ClassVar[str] = "test.rated"
+    rate_limit: ClassVar = RateLimit(5, per=timedelta(seconds=1))
+
+
+@handles(Rated)
+async def run_rated(_: Rated, __: JobContext) -> None:
+    """Five starts a second."""
 
 
 class Steps(JobArgs):

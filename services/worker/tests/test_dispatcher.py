@@ -5,7 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, override
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from jangada.db import utc_now
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada_queue.client import QueueClient
-from jangada_queue.messages import Depth
+from jangada_queue.messages import Depth, OnOffer
 from jangada_queue.patience import Stop
 from jangada_queue.statistics import queue_stats
 from jangada_queue.workers import WorkerReport, report
@@ -54,12 +54,13 @@ class NeverQuiet(QueueClient):
     queue = "a-busy-one"
     replace_job: Callable[[], Awaitable[None]]
 
-    async def depth(self, queue: str) -> Depth:
+    @override
+    async def on_offer(self, queue: str, *, with_messages: bool = False) -> OnOffer:
         if queue == self.queue:
             claims = await self.claim(queue, "w", 99, pod="p")
             await self.ack(queue, claims.claims)
             await self.replace_job()
-        return await super().depth(queue)
+        return await super().on_offer(queue, with_messages=with_messages)
 
 
 async def test_a_busy_queue_keeps_nothing_from_others(raft: "Raft") -> None:

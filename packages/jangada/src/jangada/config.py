@@ -320,6 +320,15 @@ class JobsSettings(Section):
         description="How long discarded jobs are kept for somebody to redrive them; 0 keeps them "
         "for ever.",
     )
+    max_schedules: int = Field(
+        100, ge=0, description="How many schedules a tenant may have; 0 lets users make none."
+    )
+    misfire_grace: Duration = Field(
+        timedelta(minutes=1),
+        description="How late a schedule may fire and still be in time. What is later was missed: "
+        "it is skipped or made up for, as the schedule says. Raise it where dispatchers may be "
+        "away for longer and every fire counts.",
+    )
 
     @field_validator("worker_timeout")
     @classmethod

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ProgrammingError
 from jangada.db import Database, Notice, new_id
 from jangada.jobs import service
 from jangada.jobs.errors import InvalidJob, JobNotStorable, JobTooLarge
+from jangada.jobs.limits import Concurrency
 from jangada.jobs.models import Job, JobState
 from jangada.jobs.payloads import MAX_ARGS_BYTES, MAX_METADATA_BYTES
 from jangada.jobs.schemas import JobArgs, NewJob
@@ -154,6 +155,26 @@ async def test_many_jobs_are_rows_as_single_ones_are(
     assert {row.request_id for row in rows} == {"request-1"}
     assert {row.unique_key for row in rows} == {None}
     assert ids[1] == chosen
+
+
+class Turn(JobArgs):
+    kind: ClassVar[str] = "test.turn"
+    concurrency: ClassVar[Concurrency | None] = Concurrency(per_key=1, key=lambda args: args.who)
+    who: str = "Ana"
+
+
+async def test_each_job_of_a_batch_has_its_concurrency_key(
+    database: Database, person: Person
+) -> None:
+    jobs: list[JobArgs | NewJob] = [
+        Turn(),
+        Turn(who='a "b", \\'),
+        NewJob(Turn(), concurrency_key="other"),
+        Sort(),
+    ]
+    ids = await enqueue_many(database, person, *jobs)
+    keys = [row.concurrency_key for row in await stored(database, person, *ids)]
+    assert keys == ["Ana", 'a "b", \\', "other", None]
 
 
 @settings(

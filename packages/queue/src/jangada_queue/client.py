@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from jangada_queue.connection import Argument, as_bytes, as_text, command, run, within
 from jangada_queue.keys import PROTOCOL, QueueKeys
-from jangada_queue.messages import Claim, Claims, Depth, Offer, Published
+from jangada_queue.messages import Claim, Claims, Depth, Offer, OnOffer, Published
 from jangada_queue.scripts import script
 
 MOST_EXPIRED: Final = 1000
@@ -44,13 +44,27 @@ class QueueClient:
         async with within(self.deadline):
             return await run(self.redis, script(name), self.keys(queue).base, arguments)
 
-    async def publish(self, queue: str, offers: Iterable[Offer], *, limit: int) -> Published:
+    async def on_offer(self, queue: str, *, with_messages: bool = False) -> OnOffer:
+        """What is published and not yet acknowledged, and where the last round ended."""
+        waiting, turn, window, messages = await self.run(queue, "on_offer", [int(with_messages)])
+        return OnOffer(
+            waiting=waiting,
+            turn=as_text(turn),
+            keys=frozenset(as_text(key) for key in window),
+            messages=tuple(
+                Offer(as_text(key), as_text(kind), as_bytes(body)) for key, kind, body in messages
+            ),
+        )
+
+    async def publish(
+        self, queue: str, offers: Iterable[Offer], *, limit: int, turn: str = ""
+    ) -> Published:
         """Publish offers, in order, until `limit` messages wait. Known keys are skipped.
 
         When the queue is full the next claim that brings it down to half of `limit` wakes a
-        dispatcher.
+        dispatcher. `turn` is kept for the next round, whoever runs it; without one it stays.
         """
-        arguments: list[Argument] = [limit, str(PROTOCOL)]
+        arguments: list[Argument] = [limit, str(PROTOCOL), turn]
         for offer in offers:
             arguments += (offer.key, offer.kind, offer.body)
         return Published(*await self.run(queue, "publish", arguments))

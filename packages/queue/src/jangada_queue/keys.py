@@ -27,7 +27,7 @@ class Version:
         return f"{self.major}.{self.minor}"
 
 
-PROTOCOL: Final = Version(1, 0)
+PROTOCOL: Final = Version(1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,11 @@ class QueueKeys:
     def dispatch(self) -> str:
         """At most one token, on which dispatchers block."""
         return f"{self.base}:dispatch"
+
+    @property
+    def turn(self) -> str:
+        """Where the dispatcher's last round ended: the next one goes on behind it."""
+        return f"{self.base}:turn"
 
     @property
     def parked(self) -> str:

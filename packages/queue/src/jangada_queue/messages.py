@@ -17,6 +17,20 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class OnOffer:
+    """What is published and not acknowledged, and what the last round left as its `turn`.
+
+    `keys` are those of the whole window. `messages` are those in the stream, if they were asked
+    for: waiting and claimed ones, in their order, without what is parked.
+    """
+
+    waiting: int
+    turn: str
+    keys: frozenset[str]
+    messages: tuple[Offer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A message that this worker holds under a lease until it acknowledges or releases it."""
 

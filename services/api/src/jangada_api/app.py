@@ -17,7 +17,16 @@ from jangada.errors import Unavailable
 from jangada.files.uploads import sweeping
 from jangada.runtime import Runtime, open_runtime
 from jangada.telemetry import get_logger, new_registry
-from jangada_api import accounts, contact_imports, contacts, jobs, openapi, pages, problems
+from jangada_api import (
+    accounts,
+    contact_imports,
+    contacts,
+    jobs,
+    openapi,
+    pages,
+    problems,
+    schedules,
+)
 from jangada_api.health import open_health
 from jangada_api.job_streams import open_streams
 from jangada_api.middleware import (
@@ -41,6 +50,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     contact_imports.router,
     contacts.router,
     jobs.router,
+    schedules.router,
 )
 """Every feature's routes, with their whole paths: log lines and metrics name them."""
 

@@ -6,11 +6,11 @@ release. Nothing that a dispatcher does leaves a mark that another couldn't repe
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from datetime import timedelta
 from enum import Enum, auto
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from prometheus_client import CollectorRegistry
@@ -21,8 +21,10 @@ from jangada.jobs.delivery import dispatch
 from jangada.jobs.delivery.connection import Connection, DirectConnection
 from jangada.jobs.delivery.sweep import sweep
 from jangada.runtime import Runtime
+from jangada.schedules.firing import fire_due
 from jangada.telemetry import get_logger
 from jangada_queue.errors import QueueUnavailable
+from jangada_queue.messages import Offer
 from jangada_queue.patience import Pauses, Stop, pause, unless
 from jangada_queue.signals import tell
 from jangada_queue.watch import Watch
@@ -36,6 +38,8 @@ log = get_logger(__name__)
 TURN: Final = 0.25
 LOSER_WAIT: Final = 0.003
 """How long the loser of a queue's lock waits before it passes the wake on, in seconds."""
+
+SHORTEST_LOOK: Final = timedelta(milliseconds=5)
 
 STATEMENT_DEADLINE: Final = timedelta(seconds=30)
 
@@ -68,6 +72,7 @@ class Dispatcher:
         )
         self._queues = set(runtime.settings.worker.queues)
         retention = Retention(self._keeping, self._metrics, retentions(self._jobs))
+        self._end = 0.0
         self._house = Housekeeping(
             *(self._client, self._keeping, self._metrics),
             lease=self._jobs.message_lease,
@@ -83,10 +88,25 @@ class Dispatcher:
             announce(management_url=url)
             log.info("dispatcher is ready", management_url=url)
             async with asyncio.TaskGroup() as group:
-                for work in (self._dispatch(), self._sweep(), self._keep_house(), self._turn()):
+                for work in self._works():
                     group.create_task(work)
         for connection in (self._dispatching, self._sweeping, self._keeping):
             await connection.close()
+
+    def _works(self) -> Iterable[Coroutine[Any, Any, None]]:
+        yield self._dispatch()
+        yield self._sweep()
+        yield self._keep_house()
+        yield self._persist(self._fire_due, "schedules", interval=0.0)
+        yield self._turn()
+
+    async def _fire_due(self) -> None:
+        """Fire what is due, and wait for the next fire, or for one that somebody adds meanwhile."""
+        fired = await fire_due(self._runtime.database, grace=self._jobs.misfire_grace)
+        self._metrics.fired.inc(fired.jobs)
+        longest = self._jobs.sweep_interval
+        wait = longest if fired.until_next is None else min(fired.until_next, longest)
+        await pause(self._stopping, max(0.0, wait.total_seconds()))
 
     async def _turn(self) -> None:
         """Show that the loop turns. The short sleep also has signals noticed at once."""
@@ -108,21 +128,27 @@ class Dispatcher:
         for queue in surveyed.due:
             await self._dispatching.run(partial(dispatch.promote, queue=queue))
         waits = [wait for wait in surveyed.until_due.values() if wait > timedelta(0)]
-        end = began + min([self._jobs.idle_poll, *waits]).total_seconds()
-        await self._serve(surveyed.available | surveyed.due, end)
-        await self._await_wakes(end)
+        self._end = began + min([self._jobs.idle_poll, *waits]).total_seconds()
+        await self._serve(surveyed.available | surveyed.due)
+        await self._await_wakes()
 
-    async def _serve(self, queues: Collection[str], end: float) -> None:
+    def _look_again(self, wait: timedelta | None) -> None:
+        """A rate limit lets more start soon: look at all queues then, if not before."""
+        if wait is not None:
+            soon = time.monotonic() + max(wait, SHORTEST_LOOK).total_seconds()
+            self._end = min(self._end, soon)
+
+    async def _serve(self, queues: Collection[str]) -> None:
         """Rounds over the queues, one each in turn, until none brings anything or the end comes."""
         active = sorted(queues)
         while active and not self._stopping.is_set():
             active = [queue for queue in active if await self._round(queue) is Round.MORE]
-            if time.monotonic() >= end:
+            if time.monotonic() >= self._end:
                 return
 
-    async def _await_wakes(self, end: float) -> None:
+    async def _await_wakes(self) -> None:
         """Serve each queue that is woken until it is time to look at all of them again."""
-        while not self._stopping.is_set() and (left := end - time.monotonic()) > 0:
+        while not self._stopping.is_set() and (left := self._end - time.monotonic()) > 0:
             waiting = self._client.wait_for_dispatch(sorted(self._queues), timedelta(seconds=left))
             woken = await unless(self._stopping, waiting)
             if woken is None:
@@ -131,7 +157,7 @@ class Dispatcher:
                 await asyncio.sleep(LOSER_WAIT)
                 await tell(self._client, wake=[woken])
             else:
-                await self._serve([woken], end)
+                await self._serve([woken])
 
     async def _round(self, queue: str) -> Round:
         return await self._dispatching.run(lambda connection: self._publish(connection, queue))
@@ -141,14 +167,16 @@ class Dispatcher:
         async with dispatch.dispatch_round(connection, queue) as held:
             if held is None:
                 return Round.HELD
-            depth = await self._client.depth(queue)
+            limits = await held.limits()
+            on_offer = await self._client.on_offer(queue, with_messages=bool(limits))
             limit = max(self._jobs.min_window, await held.slots())
-            need = limit - depth.waiting
-            kinds = self._house.kinds(queue)
-            # Those in the window are still available in PostgreSQL, so they come along.
-            tickets = await held.available(need + depth.window, kinds) if need > 0 else []
-            offers = [ticket.offer() for ticket in tickets]
-            answer = await self._client.publish(queue, offers, limit=limit)
+            offers, turn = list[Offer](), ""
+            if (need := limit - on_offer.waiting) > 0:
+                kinds = self._house.kinds(queue)
+                choice = await held.choose(need, on_offer, limits=limits, kinds=kinds)
+                offers, turn = [ticket.offer() for ticket in choice.tickets], str(choice.turn)
+                self._look_again(choice.until_more)
+            answer = await self._client.publish(queue, offers, limit=limit, turn=turn)
         self._metrics.published.labels(queue).inc(answer.published)
         is_full = answer.waiting >= limit
         return Round.MORE if answer.published and not is_full else Round.QUIET

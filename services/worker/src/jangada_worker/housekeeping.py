@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from jangada.jobs.delivery import dispatch
+from jangada.jobs.delivery import dispatch, kinds
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
@@ -61,6 +61,7 @@ class Housekeeping:
             await self._heal(stats, upstream)
         if time.monotonic() - self._pruned_at >= self.prune_after.total_seconds():
             self._pruned_at = time.monotonic()
+            await self.connection.run(kinds.prune_starts)
             for queue in queues:
                 await prune(self.client, queue, self.prune_after)
         await self.retention.take_turn()

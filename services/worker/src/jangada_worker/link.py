@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from jangada.jobs.delivery.kinds import KindFacts
 from jangada_queue.workers import RunningWork
 
 LONGEST_LINE = 4 * 1024 * 1024
@@ -47,7 +48,7 @@ class Flagged(msgspec.Struct, tag=True, frozen=True):
 class Ready(msgspec.Struct, tag=True, frozen=True):
     """To the parent: the child can run these kinds."""
 
-    kinds: list[str]
+    kinds: list[KindFacts]
 
 
 class Report(msgspec.Struct, tag=True, frozen=True):

@@ -79,6 +79,7 @@ class DispatcherMetrics:
         )
         self.crashed = counter("jangada_job_crashed_total", "Jobs whose worker died.")
         self.poisoned = counter("jangada_job_poisoned_total", "Jobs discarded as poison.")
+        self.fired = counter("jangada_schedule_fired_total", "Jobs that schedules enqueued.")
         self.buried = counter("jangada_worker_lost_total", "Workers that fell silent.")
         self.pruned = counter(
             "jangada_job_pruned_total", "Finished jobs whose retention was over.", "state"

@@ -15,6 +15,7 @@ class Ping(JobArgs):
     """Ask a worker for a sign of life."""
 
     kind: ClassVar[str] = "ping"
+    is_schedulable: ClassVar[bool] = True
     message: str = ""
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.db import new_id
 from jangada.jobs.checks import check
-from jangada.jobs.payloads import args_json, encode_metadata
+from jangada.jobs.payloads import args_json, concurrency_key, encode_metadata
 from jangada.jobs.schemas import JobArgs, NewJob
 from jangada.jobs.tracing import current_traceparent
 from jangada.jobs.uniqueness import Claim, unique_key
@@ -31,12 +31,14 @@ _INSERT: Final = text("""
             kept boolean, scheduled_at timestamptz, tags text[], metadata jsonb)
     )
     INSERT INTO jobs (tenant_id, id, kind, queue, state, priority, args, max_attempts, tags,
-        metadata, kept, unique_key, created_by, request_id, traceparent, scheduled_at)
+        metadata, kept, unique_key, concurrency_key, created_by, request_id, traceparent,
+        scheduled_at)
     SELECT :tenant, job.id, kind, queue, state, priority, CAST(job.args AS jsonb), max_attempts,
-        tags, metadata, kept, decode(job.unique_key, 'hex'), :created_by, :request_id,
-        :traceparent, coalesce(scheduled_at, now())
+        tags, metadata, kept, decode(job.unique_key, 'hex'), job.concurrency_key, :created_by,
+        :request_id, :traceparent, coalesce(scheduled_at, now())
     FROM unnest(CAST(:ids AS uuid[]), CAST(:args AS text[]), CAST(:numbers AS integer[]),
-        CAST(:unique_keys AS text[])) AS job (id, args, number, unique_key)
+        CAST(:unique_keys AS text[]), CAST(:concurrency_keys AS text[]))
+        AS job (id, args, number, unique_key, concurrency_key)
     JOIN shapes USING (number)
 """)
 
@@ -79,6 +81,7 @@ class Batch:
     numbers: list[int] = field(default_factory=list)
     shapes: list[Shape] = field(default_factory=list)
     claims: dict[int, Claim] = field(default_factory=dict)
+    keys: list[str | None] = field(default_factory=list)
     _known: dict[Shape | type[JobArgs], int] = field(default_factory=dict)
 
     def add(self, job: JobArgs | NewJob) -> None:
@@ -96,6 +99,7 @@ class Batch:
         self.ids.append(id_)
         self.args.append(encoded)
         self.numbers.append(number)
+        self.keys.append(concurrency_key(args, new.concurrency_key if new else None))
 
     def _number(self, job: NewJob, *, is_plain: bool) -> int:
         """Of its shape. What has nothing but arguments is as all of its kind."""
@@ -121,6 +125,9 @@ class Batch:
             "args": _array(_quoted(self.args[n]) for n in chosen),
             "numbers": _array(str(self.numbers[n]) for n in chosen),
             "unique_keys": _array("NULL" if each is None else each.key.hex() for each in claims),
+            "concurrency_keys": _array(
+                "NULL" if (key := self.keys[n]) is None else _quoted(key) for n in chosen
+            ),
         }
 
 

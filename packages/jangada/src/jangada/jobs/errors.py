@@ -27,6 +27,12 @@ class InvalidJob(Invalid):
     code = "job.invalid"
 
 
+class InvalidConcurrencyKey(Invalid):
+    """A concurrency key has at most 200 characters, none of them NUL."""
+
+    code = "job.invalid_concurrency_key"
+
+
 class JobAlreadyFinished(Conflict):
     """A finished job cannot be cancelled."""
 

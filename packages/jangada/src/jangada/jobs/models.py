@@ -1,11 +1,19 @@
 """The tables of jobs and workers, the states, and the predicates over them."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, ForeignKey, SmallInteger, func
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Computed,
+    FetchedValue,
+    ForeignKey,
+    SmallInteger,
+    func,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 import jangada.tenants.models  # noqa: F401 - the tables that these refer to
@@ -23,6 +31,9 @@ class JobState(StrEnum):
     DISCARDED = "discarded"
     CANCELLED = "cancelled"
 
+
+LANE: Final = "hashtextextended(coalesce(concurrency_key, ''::text), (0)::bigint)"
+"""Jobs of one kind, tenant and lane start one after the other: in general, of one key."""
 
 FINAL_STATES: Final = (JobState.COMPLETED, JobState.DISCARDED, JobState.CANCELLED)
 WAITING_STATES: Final = (JobState.SCHEDULED, JobState.AVAILABLE, JobState.RETRYABLE)
@@ -58,6 +69,7 @@ class Job(TenantEntity):
     progress_total: Mapped[int | None] = mapped_column(BigInteger())
     unique_key: Mapped[bytes | None]
     concurrency_key: Mapped[str | None]
+    lane: Mapped[int] = mapped_column(BigInteger(), Computed(LANE))
     tags: Mapped[list[str]] = mapped_column(default=list)
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     kept: Mapped[bool] = mapped_column(default=False)
@@ -83,6 +95,34 @@ class JobUniqueKey(Base):
     taken_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+class JobKind(Base):
+    """A kind of job as the living workers know it, with the strictest of the limits they named."""
+
+    __tablename__ = "job_kinds"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    max_attempts: Mapped[int]
+    is_schedulable: Mapped[bool]
+    concurrency_limit: Mapped[int | None]
+    concurrency_per_key: Mapped[int | None]
+    rate_starts: Mapped[int | None]
+    rate_period: Mapped[timedelta | None]
+    rate_per_tenant: Mapped[bool]
+    is_limited: Mapped[bool] = mapped_column(server_default=FetchedValue())
+
+
+class JobStart(Base):
+    """How many jobs of a rate-limited kind were started in one sixtieth of its period."""
+
+    __tablename__ = "job_starts"
+
+    kind: Mapped[str] = mapped_column(ForeignKey("job_kinds.kind"), primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    starts: Mapped[int]
+
+
 class Worker(Base):
     """A worker process that lives as long as `beat_at` is young, by PostgreSQL's clock."""
 
@@ -95,6 +135,7 @@ class Worker(Base):
     version: Mapped[str]
     queues: Mapped[list[str]]
     slots: Mapped[int]
+    kinds: Mapped[list[Any]]
     started_at: Mapped[datetime]
     beat_at: Mapped[datetime]
 

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from sqlalchemy import Select, any_, literal
 
 from jangada.crud import FilterText
+from jangada.jobs.limits import Concurrency, RateLimit
 from jangada.jobs.models import UNFINISHED_STATES, Job, JobState
 
 DEFAULT_PRIORITY: Final = 2
@@ -55,6 +56,12 @@ class JobArgs(BaseModel):
     max_attempts: ClassVar[int] = 20
     unique: ClassVar[Unique | None] = None
     kept: ClassVar[bool] = False
+    concurrency: ClassVar[Concurrency | None] = None
+    """How many run at once, over all workers; no limit by default."""
+    rate_limit: ClassVar[RateLimit | None] = None
+    """How many start in a while, over all workers; no limit by default."""
+    is_schedulable: ClassVar[bool] = False
+    """Whether users may schedule this kind in their tenant, with arguments of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class NewJob:
     tags: Collection[str] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     unique: Unique | None = None
+    concurrency_key: str | None = None
 
     @property
     def queue_name(self) -> str:

@@ -12,11 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from jangada import crud
 from jangada.crud import Page, PageRequest, Sort
 from jangada.db import new_id, notice
-from jangada.jobs import batches
+from jangada.jobs import batches, payloads
 from jangada.jobs.checks import check
 from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
 from jangada.jobs.models import FINAL_STATES, WAITING_STATES, Job, JobState
-from jangada.jobs.payloads import encode_args, encode_metadata
 from jangada.jobs.schemas import DEFAULT_PRIORITY, JobArgs, JobFilter, NewJob, Unique
 from jangada.jobs.tracing import current_traceparent
 from jangada.jobs.uniqueness import Claim, claim, unique_key
@@ -38,6 +37,7 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
     tags: Collection[str] = (),
     metadata: Mapping[str, Any] = MappingProxyType({}),
     unique: Unique | None = None,
+    concurrency_key: str | None = None,
     created_by: UUID | None = None,
 ) -> Job:
     """Insert a job in the caller's transaction: no commit, no job.
@@ -45,8 +45,10 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
     After the commit the dispatcher is woken, best effort. With `scheduled_at` the job waits until
     then by PostgreSQL's clock. Where a `unique` job like it counts already, that one is the answer
     and says so: `is_duplicate`. Another transaction that is about to enqueue one is waited for.
+    `concurrency_key` overrides the one that the kind makes of the arguments.
 
-    Raises `InvalidJob`, `JobTooLarge` beyond 64 KiB of JSON, `JobNotStorable`.
+    Raises `InvalidJob`, `JobTooLarge` beyond 64 KiB of JSON, `JobNotStorable` and
+    `InvalidConcurrencyKey`.
     """
     new = NewJob(
         args,
@@ -58,6 +60,7 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
         tags=tags,
         metadata=metadata,
         unique=unique,
+        concurrency_key=concurrency_key,
     )
     check(new)
     job = _row(new, tenant_id, created_by)
@@ -66,10 +69,9 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
         owners = await claim(session, tenant_id, [Claim(job.unique_key, job.id, by)])
         if (owner := owners[job.unique_key]) != job.id:
             return await _duplicate(session, tenant_id, owner)
-    await crud.insert(session, job)
+    await insert(session, job)
     if scheduled_at is not None:
         await session.refresh(job, ["state"])
-    notice(session, "wake", job.queue)
     return job
 
 
@@ -110,14 +112,13 @@ def _row(new: NewJob, tenant_id: UUID, created_by: UUID | None) -> Job:
         queue=new.queue_name,
         state=JobState.AVAILABLE,
         priority=new.priority,
-        args=encode_args(new.args),
+        args=payloads.encode_args(new.args),
         max_attempts=new.most_attempts,
         tags=list(new.tags),
-        metadata_=encode_metadata(new.metadata),
+        metadata_=payloads.encode_metadata(new.metadata),
         kept=new.args.kept,
+        concurrency_key=payloads.concurrency_key(new.args, new.concurrency_key),
         created_by=created_by,
-        request_id=current_request_id(),
-        traceparent=current_traceparent(),
     )
     if new.scheduled_at is not None:
         job.scheduled_at = new.scheduled_at
@@ -130,6 +131,17 @@ async def _duplicate(session: AsyncSession, tenant_id: UUID, owner: UUID) -> Job
     scope = visible(tenant_id).execution_options(populate_existing=True)
     job = await crud.fetch(session, scope, owner, missing=JobNotFound)
     job.is_duplicate = True
+    return job
+
+
+async def insert(session: AsyncSession, job: Job) -> Job:
+    """Write a job that is put together, with what caused it; a dispatcher is woken afterwards.
+
+    For those who hold arguments as JSON: everybody else calls `enqueue`.
+    """
+    job.request_id, job.traceparent = current_request_id(), current_traceparent()
+    await crud.insert(session, job)
+    notice(session, "wake", job.queue)
     return job
 
 

@@ -1,7 +1,7 @@
 """A queue of real rows, and a connection such as dispatchers and workers have."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -33,10 +33,16 @@ class Bench:
     connection: Connection
     person: Person
 
-    async def enqueue(self, *, tenant_id: UUID | None = None, **how: Any) -> Job:  # noqa: ANN401 - as enqueue has it
+    async def enqueue(
+        self,
+        *,
+        args: JobArgs | None = None,
+        tenant_id: UUID | None = None,
+        **how: Any,  # noqa: ANN401 - as enqueue has it
+    ) -> Job:
         tenant = tenant_id or self.person.tenant_id
         async with self.database.transaction(tenant) as session:
-            return await service.enqueue(session, Greet(), tenant_id=tenant, **how)
+            return await service.enqueue(session, args or Greet(), tenant_id=tenant, **how)
 
     async def other_tenant(self) -> UUID:
         return (await make_person(self.database, "Bia")).tenant_id
@@ -73,6 +79,12 @@ class Bench:
     @staticmethod
     def ticket(job: Job) -> Ticket:
         return Ticket(job.tenant_id, job.id, job.attempt, job.kind)
+
+    @staticmethod
+    def limited_ticket(job: Job) -> Ticket:
+        return replace(
+            Bench.ticket(job), is_limited=True, concurrency_key=job.concurrency_key or ""
+        )
 
     async def silence(self, worker: UUID, seconds: float) -> None:
         await self.connection.execute(

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from jangada.config import DatabaseSettings
 from jangada.db import Database, DatabaseBusy, DatabaseUnavailable
+from jangada.jobs.delivery import connection as connection_module
 from jangada.jobs.delivery.connection import (
     LONGEST_IDLE,
     Connection,
@@ -99,3 +100,34 @@ async def show(connection: Connection) -> str:
     row = await cursor.fetchone()
     assert row is not None
     return str(row[0])
+
+
+GENERIC = """
+    CREATE TEMP TABLE filling (id integer PRIMARY KEY);
+    SET plan_cache_mode = force_generic_plan;
+    PREPARE find AS SELECT * FROM filling WHERE id <= $1;
+"""
+FILL = "INSERT INTO filling SELECT generate_series(1, 100000)"
+
+
+async def planned_rows(connection: Connection) -> int:
+    """How many rows the plan of the prepared statement reckons with."""
+    cursor = await connection.execute("EXPLAIN (FORMAT json) EXECUTE find(10)")
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0][0]["Plan"]["Plan Rows"])
+
+
+async def test_a_plan_made_for_an_empty_table_is_not_kept(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue fills faster than statistics are taken."""
+    monkeypatch.setattr(connection_module, "PLANS_LAST", 3600.0)
+    direct = DirectConnection(database, deadline=DEADLINE)
+    await direct.run(lambda found: found.execute(GENERIC))
+    empty = await direct.run(planned_rows)
+    await direct.run(lambda found: found.execute(FILL))
+    assert await direct.run(planned_rows) == empty
+    monkeypatch.setattr(connection_module, "PLANS_LAST", 0.0)
+    assert await direct.run(planned_rows) > 10 * empty
+    await direct.close()

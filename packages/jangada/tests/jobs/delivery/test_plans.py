@@ -16,11 +16,15 @@ from jangada.jobs.delivery.policy import completed
 from jangada.jobs.delivery.retention import prune
 from jangada.jobs.delivery.sweep import Watch, sweep
 from jangada.jobs.models import FINAL_STATES
+from jangada_queue.messages import OnOffer
 
 if TYPE_CHECKING:
     from packages.jangada.tests.jobs.delivery.conftest import Bench
 
 pytestmark = pytest.mark.anyio
+
+NOTHING = OnOffer(waiting=0, turn="", keys=frozenset(), messages=())
+"""What is on offer."""
 
 PREPARED_FROM = 6
 """psycopg prepares a statement at its fifth use; PostgreSQL may then plan it once for all."""
@@ -44,9 +48,9 @@ async def deliver(bench: "Bench") -> None:
     await dispatch.promote(bench.connection, "default")
     async with dispatch.dispatch_round(bench.connection, "default") as held:
         assert held is not None
-        tickets = await held.available(10)
-    assert [ticket.job_id for ticket in tickets] == [job.id]
-    granted = await grant(bench.connection, worker, tickets)
+        choice = await held.choose(10, NOTHING, limits=await held.limits())
+    assert [ticket.job_id for ticket in choice.tickets] == [job.id]
+    granted = await grant(bench.connection, worker, choice.tickets)
     await dispatch.upstream(bench.connection, "default", published_total=0, window=0)
     assert await finish(bench.connection, [completed(each, None) for each in granted]) == {job.id}
     watch = Watch(timedelta(0))

@@ -10,6 +10,7 @@ from jangada.jobs.delivery.grant import grant
 from jangada.jobs.delivery.sweep import Swept, sweep
 from jangada.jobs.delivery.workers import beat, bury
 from jangada.jobs.models import JobState
+from jangada_queue.messages import OnOffer
 from jangada_queue.watch import Watch
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ async def crash(bench: "Bench", job_id: object) -> None:
     worker = await bench.worker()
     async with dispatch_round(bench.connection, "default") as held:
         assert held is not None
-        (ticket,) = await held.available(5)
+        on_offer = OnOffer(waiting=0, turn="", keys=frozenset(), messages=())
+        (ticket,) = (await held.choose(5, on_offer, limits={})).tickets
     assert ticket.job_id == job_id
     assert await grant(bench.connection, worker, [ticket], is_alone=ticket.is_alone)
     await bury(bench.connection, [worker])

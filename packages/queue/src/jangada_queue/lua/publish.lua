@@ -1,10 +1,11 @@
 -- Offer messages until `limit` wait; those already in the window are left alone, so publishing twice is harmless.
 -- A full window sets the mark at which a claim wakes the dispatcher again.
--- ARGV: limit, version, then key, kind, body for each message   Returns: published, waiting
+-- ARGV: limit, version, where the round ended ('' leaves it), then key, kind, body for each message
+-- Returns: published, waiting
 local limit = tonumber(ARGV[1])
 local waiting = depth()
 local published = 0
-for position = 3, #ARGV, 3 do
+for position = 4, #ARGV, 3 do
     if waiting >= limit then
         break
     end
@@ -17,6 +18,9 @@ for position = 3, #ARGV, 3 do
 end
 push_tokens(published)
 count_in('published', published)
+if ARGV[3] ~= '' then
+    redis.call('SET', key('turn'), ARGV[3])
+end
 if waiting >= limit then
     redis.call('SET', key('low'), math.floor(limit / 2))
 else

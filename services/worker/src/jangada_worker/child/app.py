@@ -3,20 +3,23 @@
 import asyncio
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 from taskiq.receiver import Receiver
 
+from jangada.jobs import registry
 from jangada.jobs.context import JobContext
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.delivery.grant import GrantedJob
+from jangada.jobs.delivery.kinds import facts_of
 from jangada.runtime import Runtime
 from jangada.telemetry import get_logger
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.patience import Pauses, Stop, wait_at_most
-from jangada_queue.signals import cancel_nudges
+from jangada_queue.signals import cancel_nudges, tell
 from jangada_worker.child.broker import JobBroker
 from jangada_worker.child.endings import EndingWriter
 from jangada_worker.child.intake import Desk, Intake
@@ -98,7 +101,7 @@ class ChildWorker:
     async def run(self) -> None:
         """Return when drained. Raises `ParentGone` (in a group)."""
         self._handle_signals()
-        self._link.send(Ready(sorted(self._kinds)))
+        self._link.send(Ready([facts_of(registry.get(kind).args) for kind in sorted(self._kinds)]))
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(work)
@@ -173,10 +176,17 @@ class ChildWorker:
         execution.context.report = progress
         try:
             await execute(execution)
+            await self._tell_of_room(execution.job)
         finally:
             self._running.remove(execution)
             self._slots.release(execution.slots)
             await progress.close()
+
+    async def _tell_of_room(self, job: GrantedJob) -> None:
+        """The end of a limited job may let another one start; without this, at the next look."""
+        if job.is_limited:
+            with suppress(QueueUnavailable):
+                await tell(self._runtime.queue, wake=[job.queue])
 
     async def _listen_to_parent(self) -> None:
         async for message in self._link.messages():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Self
 from uuid import UUID
 
+from jangada.jobs.delivery.kinds import KindFacts
 from jangada_queue.workers import RunningWork
 from jangada_worker.forkserver import Forked, ForkServer
 from jangada_worker.link import (
@@ -27,7 +28,7 @@ class Child:
     def __init__(self, process: Forked, link: Link[ToParent, ToChild]) -> None:
         self.process = process
         self.worker: UUID | None = None
-        self.kinds: list[str] = []
+        self.kinds: list[KindFacts] = []
         self.running: list[RunningWork] = []
         self.claiming = 0
         self.drain = ""

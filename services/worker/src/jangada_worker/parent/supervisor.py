@@ -247,7 +247,7 @@ class Supervisor:
             pid=child.pid,
             version=self._version,
             queues=self._settings.queues,
-            kinds=child.kinds,
+            kinds=[facts.kind for facts in child.kinds],
             slots=self._settings.slots,
             running=child.running,
             claiming=child.claiming,
@@ -263,6 +263,7 @@ class Supervisor:
             version=self._version,
             queues=self._settings.queues,
             slots=self._settings.slots,
+            kinds=child.kinds,
         )
 
     def _faults(self) -> dict[str, str]:

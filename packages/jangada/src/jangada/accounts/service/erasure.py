@@ -20,6 +20,7 @@ from jangada.db import Base
 from jangada.jobs import service as jobs
 from jangada.jobs.models import Job, is_final
 from jangada.runtime import Runtime
+from jangada.schedules import service as schedules
 from jangada.tenants.models import Membership, Tenant, TenantKind, User
 
 BATCH_ROWS: Final = 5_000
@@ -62,6 +63,7 @@ async def _close(session: AsyncSession, tenant: Tenant) -> None:
     )
     for job_id in unfinished.all():
         await jobs.cancel(session, tenant.id, job_id)
+    await schedules.pause_all(session, tenant.id)
     await jobs.enqueue(session, EraseTenant(), tenant_id=tenant.id)
 
 

@@ -4,20 +4,24 @@ Publishing leaves no mark here, so there is no order to get wrong: whatever the 
 row stays `available` until a grant takes it.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, LiteralString
+from uuid import UUID
 
-from psycopg.rows import class_row
-
+from jangada.jobs.delivery.allowance import Usage, measure
 from jangada.jobs.delivery.connection import Connection, indexed_scope
-from jangada.jobs.delivery.tickets import ALONE_FROM, Ticket
+from jangada.jobs.delivery.kinds import KindLimits, read_limits
+from jangada.jobs.delivery.selection import NOBODY, Choice, Wish, choose
+from jangada.jobs.delivery.tickets import Ticket, UnreadableTicket
+from jangada_queue.messages import OnOffer
 from jangada_queue.statistics import Upstream
 
 PROMOTED_AT_ONCE: Final = 1000
 COUNTED_UP_TO: Final = 10_000
+WALKED_LANES: Final = 1_000
 
 # Skips from one value to the next in the index instead of reading all rows of a long queue.
 _SKIPPING: Final[LiteralString] = """
@@ -66,59 +70,51 @@ _PROMOTE: Final[LiteralString] = """
     FROM due WHERE jobs.tenant_id = due.tenant_id AND jobs.id = due.id
 """
 
-# The whole order of the index is asked for, because the primary key would do for the tenants alone
-# and lead through all their finished jobs.
-_TENANTS: Final[LiteralString] = """
-    WITH RECURSIVE tenants AS (
-        (SELECT tenant_id FROM jobs WHERE queue = %(queue)s AND state = 'available'
-         ORDER BY tenant_id, priority, scheduled_at, id LIMIT 1)
-        UNION ALL
-        SELECT (SELECT tenant_id FROM jobs
-                WHERE queue = %(queue)s AND state = 'available' AND tenant_id > t.tenant_id
-                ORDER BY tenant_id, priority, scheduled_at, id LIMIT 1)
-        FROM tenants t WHERE t.tenant_id IS NOT NULL
-    )
-"""
-
-# The index orders each tenant's jobs; merging the tenants' heads gives the order of the queue.
-_HEADS: Final[LiteralString] = """
-    SELECT head.tenant_id, head.id AS job_id, head.attempt, head.kind,
-        head.crashes >= %(alone_from)s AS is_alone
-    FROM tenants CROSS JOIN LATERAL (
-        SELECT tenant_id, id, attempt, kind, crashes, priority, scheduled_at FROM jobs
-        WHERE queue = %(queue)s AND state = 'available' AND tenant_id = tenants.tenant_id
-            AND (%(kinds)s::text[] IS NULL OR kind = ANY (%(kinds)s::text[]))
-        ORDER BY priority, scheduled_at, id LIMIT %(limit)s
-    ) head
-    ORDER BY head.priority, head.scheduled_at, head.id LIMIT %(limit)s
-"""
-
-_AVAILABLE: Final[LiteralString] = f"{_TENANTS}{_HEADS}"
-
 _SLOTS: Final[LiteralString] = (
     "SELECT coalesce(sum(slots), 0) FROM workers WHERE %(queue)s = ANY (queues)"
 )
 
-_FIGURES: Final[LiteralString] = """
-    SELECT
-        (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = %(queue)s AND state = 'available'
-         LIMIT %(most)s) counted) AS available,
+# Up to `most` rows are counted and compared, which is all of them but in a long queue. That one is
+# walked from lane to lane beside it, as far as `lanes` of them.
+_UPSTREAM: Final[LiteralString] = """
+    WITH RECURSIVE waiting AS NOT MATERIALIZED (
+        SELECT kind, tenant_id, lane, priority, scheduled_at, id
+        FROM jobs WHERE queue = %(queue)s AND state = 'available'
+    ), counted AS (
+        SELECT count(*) AS available, min(scheduled_at) AS oldest
+        FROM (SELECT scheduled_at FROM waiting LIMIT %(most)s) first_ones
+    ), lanes AS (
+        (SELECT kind, tenant_id, lane, 1 AS number FROM waiting
+         WHERE (SELECT available FROM counted) >= %(most)s
+         ORDER BY kind, tenant_id, lane, priority, scheduled_at, id LIMIT 1)
+        UNION ALL
+        SELECT next.kind, next.tenant_id, next.lane, number + 1
+        FROM lanes CROSS JOIN LATERAL (
+            SELECT kind, tenant_id, lane FROM waiting
+            WHERE (waiting.kind, waiting.tenant_id, waiting.lane)
+                > (lanes.kind, lanes.tenant_id, lanes.lane)
+            ORDER BY kind, tenant_id, lane, priority, scheduled_at, id LIMIT 1
+        ) next WHERE number < %(lanes)s
+    ), heads AS (
+        SELECT min(head.scheduled_at) AS oldest
+        FROM lanes CROSS JOIN generate_series(1, 4) AS priorities (priority)
+        CROSS JOIN LATERAL (
+            SELECT scheduled_at FROM waiting
+            WHERE waiting.kind = lanes.kind AND waiting.tenant_id = lanes.tenant_id
+                AND waiting.lane = lanes.lane AND waiting.priority = priorities.priority
+            ORDER BY kind, tenant_id, lane, priority, scheduled_at, id LIMIT 1
+        ) head
+    )
+    SELECT counted.available,
         (SELECT count(*) FROM jobs WHERE queue = %(queue)s AND state = 'running') AS running,
-        (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(head.scheduled_at)), 0)
-         FROM tenants CROSS JOIN generate_series(1, 4) AS priorities (priority)
-         CROSS JOIN LATERAL (
-            SELECT scheduled_at FROM jobs
-            WHERE queue = %(queue)s AND state = 'available' AND tenant_id = tenants.tenant_id
-                AND priority = priorities.priority
-            ORDER BY scheduled_at LIMIT 1
-         ) head) AS oldest_wait_seconds,
+        coalesce(extract(epoch FROM clock_timestamp() - least(counted.oldest, heads.oldest)), 0)
+            AS oldest_wait_seconds,
         (SELECT count(*) FROM (SELECT 1 FROM jobs
          WHERE queue = %(queue)s AND state IN ('scheduled', 'retryable')
             AND scheduled_at <= clock_timestamp() + interval '60 seconds'
          LIMIT %(most)s) counted) AS due_60s
+    FROM counted CROSS JOIN heads
 """
-
-_UPSTREAM: Final[LiteralString] = f"{_TENANTS}{_FIGURES}"
 
 
 async def list_queues(connection: Connection) -> list[str]:
@@ -169,20 +165,47 @@ class Round:
         row = await (await self.connection.execute(_SLOTS, {"queue": self.queue})).fetchone()
         return int(row[0]) if row else 0
 
-    async def available(self, limit: int, kinds: Collection[str] = ()) -> list[Ticket]:
-        """What may start next, first in, first out within a priority.
+    async def limits(self) -> dict[str, KindLimits]:
+        """The limits that hold now, by kind."""
+        return await read_limits(self.connection)
 
-        With `kinds`, only those: what no worker knows waits here and fills no window.
+    async def choose(
+        self,
+        need: int,
+        on_offer: OnOffer,
+        *,
+        limits: Mapping[str, KindLimits],
+        kinds: Collection[str] = (),
+    ) -> Choice:
+        """What to offer next: tenants in turn, from where the last round ended, within the limits.
+
+        With `kinds`, only those: what no worker knows waits here and fills no window. Where there
+        are limits, `on_offer` has the messages: what they will start counts already.
         """
-        parameters = {
-            "queue": self.queue,
-            "limit": limit,
-            "kinds": sorted(kinds) or None,
-            "alone_from": ALONE_FROM,
-        }
-        async with self.connection.cursor(row_factory=class_row(Ticket)) as cursor:
-            await cursor.execute(_AVAILABLE, parameters)
-            return await cursor.fetchall()
+        allowance = await measure(self.connection, limits, _promised(on_offer))
+        wish = Wish(need, _tenant(on_offer.turn), list(_jobs(on_offer)), kinds)
+        return await choose(self.connection, self.queue, wish, allowance)
+
+
+def _tenant(turn: str) -> UUID:
+    """A turn that was lost, or that another release wrote, begins the circle anew."""
+    try:
+        return UUID(turn)
+    except ValueError:
+        return NOBODY
+
+
+def _jobs(on_offer: OnOffer) -> Iterator[UUID]:
+    for key in on_offer.keys:
+        with suppress(ValueError):
+            yield UUID(key.partition(":")[0])
+
+
+def _promised(on_offer: OnOffer) -> Iterator[Usage]:
+    for message in on_offer.messages:
+        with suppress(UnreadableTicket):
+            ticket = Ticket.read(message)
+            yield Usage(ticket.kind, ticket.tenant_id, ticket.concurrency_key, ticket.key)
 
 
 @asynccontextmanager
@@ -202,12 +225,12 @@ async def dispatch_round(connection: Connection, queue: str) -> AsyncIterator[Ro
 async def upstream(
     connection: Connection, queue: str, *, published_total: int, window: int
 ) -> Upstream:
-    """What waits in PostgreSQL; beyond 10,000 available the count means "at least".
+    """What waits in PostgreSQL; beyond 10,000 available count and oldest wait mean "at least".
 
     What is in the window is available still, and was counted when it was published.
     """
     async with indexed_scope(connection, "dispatch"):
-        parameters = {"queue": queue, "most": COUNTED_UP_TO}
+        parameters = {"queue": queue, "most": COUNTED_UP_TO, "lanes": WALKED_LANES}
         (row,) = await (await connection.execute(_UPSTREAM, parameters)).fetchall()
     available, running, oldest_wait, due = row
     return Upstream(

@@ -11,6 +11,7 @@ from typing import Final, LiteralString
 from uuid import UUID
 
 from jangada.jobs.delivery.connection import Connection, indexed_scope
+from jangada.jobs.delivery.kinds import settle_kinds
 from jangada.jobs.delivery.tickets import ALONE_FROM
 from jangada_queue.watch import Watch
 
@@ -73,6 +74,8 @@ async def sweep(connection: Connection, watch: Watch) -> Swept:
             return Swept(may_act=False)
         silent = await connection.execute(_BURY_SILENT, {"timeout": watch.timeout})
         workers = frozenset(row[0] for row in await silent.fetchall())
+        if workers:
+            await settle_kinds(connection)
         lost = await connection.execute(
             _RECOVER, {"limit": SWEPT_AT_ONCE, "alone_from": ALONE_FROM}
         )

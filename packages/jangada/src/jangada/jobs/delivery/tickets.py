@@ -28,23 +28,35 @@ class Ticket:
     attempt: int
     kind: str
     is_alone: bool = False
+    is_limited: bool = False
+    concurrency_key: str = ""
 
     def offer(self) -> Offer:
-        body = {"tenant_id": str(self.tenant_id)} | ({"alone": True} if self.is_alone else {})
-        return Offer(f"{self.job_id}:{self.attempt}", self.kind, orjson.dumps(body))
+        body = {
+            "tenant_id": str(self.tenant_id),
+            **({"alone": True} if self.is_alone else {}),
+            **({"limited": self.concurrency_key} if self.is_limited else {}),
+        }
+        return Offer(self.key, self.kind, orjson.dumps(body))
+
+    @property
+    def key(self) -> str:
+        return f"{self.job_id}:{self.attempt}"
 
     @classmethod
-    def read(cls, claim: Claim) -> Self:
+    def read(cls, message: Claim | Offer) -> Self:
         """Raises `UnreadableTicket`."""
         try:
-            job_id, attempt = claim.key.split(":")
-            body = orjson.loads(claim.body)
+            job_id, attempt = message.key.split(":")
+            body = orjson.loads(message.body)
             return cls(
                 tenant_id=UUID(body["tenant_id"]),
                 job_id=UUID(job_id),
                 attempt=int(attempt),
-                kind=claim.kind,
+                kind=message.kind,
                 is_alone=bool(body.get("alone", False)),
+                is_limited="limited" in body,
+                concurrency_key=str(body.get("limited", "")),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UnreadableTicket(f"Message {claim.id} of {claim.queue} is no ticket.") from error
+            raise UnreadableTicket(f"The message {message.key} is no ticket.") from error

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Final, LiteralString
 from uuid import UUID
 
+import orjson
+
 from jangada.db import system_scope
-from jangada.jobs.delivery.connection import Connection, indexed_scope
+from jangada.jobs.delivery.connection import Connection, be_brief, indexed_scope
+from jangada.jobs.delivery.kinds import KindFacts, await_settling, settle_kinds
 
 _REGISTER: Final[LiteralString] = """
-    INSERT INTO workers (id, pod_uid, host, pid, version, queues, slots)
-    VALUES (%(id)s, %(pod_uid)s, %(host)s, %(pid)s, %(version)s, %(queues)s, %(slots)s)
+    INSERT INTO workers (id, pod_uid, host, pid, version, queues, slots, kinds)
+    VALUES (%(id)s, %(pod_uid)s, %(host)s, %(pid)s, %(version)s, %(queues)s, %(slots)s, %(kinds)s)
     ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()
 """
 
@@ -47,6 +50,7 @@ class NewWorker:
     version: str
     queues: Sequence[str]
     slots: int
+    kinds: Sequence[KindFacts] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,13 @@ class Beat:
 
 
 async def register(connection: Connection, worker: NewWorker) -> None:
-    """From here on the worker may be granted jobs, for as long as it is beaten."""
+    """From here on the worker may be granted jobs, for as long as it is beaten.
+
+    The limits that it brings along hold for all workers from here on.
+    """
     async with system_scope(connection, "beat"):
+        await be_brief(connection)
+        await await_settling(connection)
         await connection.execute(
             _REGISTER,
             {
@@ -70,8 +79,10 @@ async def register(connection: Connection, worker: NewWorker) -> None:
                 "version": worker.version,
                 "queues": list(worker.queues),
                 "slots": worker.slots,
+                "kinds": orjson.dumps(worker.kinds).decode(),
             },
         )
+        await settle_kinds(connection)
 
 
 async def beat(connection: Connection, workers: Collection[UUID]) -> Beat:
@@ -93,7 +104,9 @@ async def find_cancelled(connection: Connection, workers: Collection[UUID]) -> f
 async def bury(connection: Connection, workers: Collection[UUID]) -> None:
     """These processes have died: the next sweep deals with their jobs, without waiting longer."""
     async with system_scope(connection, "beat"):
+        await be_brief(connection)
         await connection.execute(_FORGET, [list(workers)])
+        await settle_kinds(connection)
 
 
 async def deregister(connection: Connection, workers: Collection[UUID]) -> list[str]:
@@ -104,6 +117,7 @@ async def deregister(connection: Connection, workers: Collection[UUID]) -> list[
     async with indexed_scope(connection, "beat"):
         queues = await _hand_back(connection, workers, keep=())
         await connection.execute(_FORGET, [list(workers)])
+        await settle_kinds(connection)
     return queues
 
 

@@ -1,7 +1,7 @@
 """Unique keys of jobs, and the indexes for forgetting finished jobs and finding dead letters.
 
 Both indexes are partial: the first costs a job one insertion, when it ends; the second costs only
-those that are discarded (see docs/decisions/0008-rows-of-jobs.md). A unique key names its job
+those that are discarded (see docs/decisions/0010-rows-of-jobs.md). A unique key names its job
 without a foreign key on purpose: one whose job is gone counts for nothing, and deleting a job
 without a key looks for none.
 """
@@ -10,8 +10,8 @@ from alembic import op
 
 from jangada.migrations.tenancy import protect
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
