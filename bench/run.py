@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PROGRAMS = ("uploads", "imports", "enqueue")
+PROGRAMS = ("uploads", "imports", "enqueue", "turns")
 
 
 def main(arguments: list[str]) -> int:

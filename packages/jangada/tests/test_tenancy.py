@@ -26,6 +26,7 @@ VALUES: Final[dict[tuple[str, str], Any]] = {
     ("tenants", "kind"): "team",
     ("jobs", "state"): "available",
     ("files", "state"): "uploading",
+    ("schedules", "misfire"): "once",
     ("files", "lease_expires_at"): datetime(2026, 3, 1, tzinfo=UTC),
     ("contacts", "phone"): "+5511912345678",
 }

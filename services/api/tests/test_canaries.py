@@ -17,6 +17,8 @@ from sqlalchemy import insert, select, text
 
 from jangada.config import Settings
 from jangada.db import Database, new_id
+from jangada.jobs.delivery.kinds import KindFacts
+from jangada.jobs.delivery.workers import NewWorker, register
 from jangada.jobs.models import Job
 from jangada.runtime import Runtime
 from jangada.telemetry import get_logger
@@ -240,6 +242,22 @@ async def import_contacts(visitor: Visitor, runtime: Runtime) -> None:
     await visitor.ask("DELETE /v1/contacts/imports/{import_id}", at=job["id"])
 
 
+async def keep_schedules(visitor: Visitor, runtime: Runtime) -> None:
+    facts = [KindFacts("canary", "default", 1, is_schedulable=True)]
+    worker = NewWorker(new_id(), "pod", "host", 1, "0", ["default"], 1, facts)
+    async with runtime.database.direct() as connection:
+        await register(connection, worker)
+    new = {"name": "canary", "cron": "@yearly", "kind": "canary", "args": {"canary": "canary"}}
+    made = (await visitor.ask("POST /v1/schedules", json=new)).json()["id"]
+    await visitor.ask("GET /v1/schedules", params={"kind": "canary"})
+    await visitor.ask("GET /v1/schedules/{schedule_id}", at=made)
+    changes = {"name": "canary II", "concurrency_key": "canary"}
+    await visitor.ask("PATCH /v1/schedules/{schedule_id}", at=made, json=changes)
+    for verb in ("pause", "resume", "run"):
+        await visitor.ask(f"POST /v1/schedules/{{schedule_id}}:{verb}", at=made)
+    await visitor.ask("DELETE /v1/schedules/{schedule_id}", at=made)
+
+
 async def leave(visitor: Visitor) -> None:
     listed = await visitor.ask("GET /v1/me/sessions")
     other = next(each["id"] for each in listed.json()["data"] if not each["is_current"])
@@ -262,6 +280,7 @@ async def test_no_route_logs_what_it_does_as_it_was_asked(
     await arrive(visitor)
     await keep_contacts(visitor)
     await import_contacts(visitor, runtime)
+    await keep_schedules(visitor, runtime)
     await visitor.sign_in(PASSWORDS[0])
     await leave(visitor)
     assert visitor.asked == set(OPERATIONS)

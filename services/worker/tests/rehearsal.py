@@ -218,7 +218,7 @@ async def span(context: JobContext, key: str = "") -> None:
         await session.execute(
             text("INSERT INTO spans VALUES (:tenant, :job, :key, clock_timestamp())"), names
         )
-    while not await end_span(context):
+    while not await end_span(context):  # noqa: ASYNC110 - PostgreSQL's clock is asked
         await asyncio.sleep(POLL)
 
 

@@ -232,3 +232,13 @@ async def test_a_declared_schedule_is_made_once_and_follows_its_declaration(
     assert (again.id, again.next_at, again.args) == (first_id, yearly, {"port": "Recife"})
     assert again.is_paused
     assert (await declare("@hourly", "Recife")).next_at < yearly
+
+
+async def test_a_tenant_that_is_closed_fires_nothing_more(
+    session: AsyncSession, tenant_id: UUID
+) -> None:
+    made = [await create(session, tenant_id, name=str(number)) for number in range(2)]
+    await service.pause_all(session, tenant_id)
+    for schedule in made:
+        await session.refresh(schedule)
+    assert [schedule.is_paused for schedule in made] == [True, True]

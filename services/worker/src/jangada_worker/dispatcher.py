@@ -39,7 +39,8 @@ TURN: Final = 0.25
 LOSER_WAIT: Final = 0.003
 """How long the loser of a queue's lock waits before it passes the wake on, in seconds."""
 
-SHORTEST_LOOK: Final = timedelta(milliseconds=5)
+SHORTEST_LOOK: Final = timedelta(milliseconds=20)
+"""How long is waited at least before the same thing is looked at again."""
 
 STATEMENT_DEADLINE: Final = timedelta(seconds=30)
 
@@ -106,7 +107,9 @@ class Dispatcher:
         self._metrics.fired.inc(fired.jobs)
         longest = self._jobs.sweep_interval
         wait = longest if fired.until_next is None else min(fired.until_next, longest)
-        await pause(self._stopping, max(0.0, wait.total_seconds()))
+        # What is due and wasn't fired here is a rival's: it isn't asked for without end.
+        shortest = timedelta(0) if fired.jobs else SHORTEST_LOOK
+        await pause(self._stopping, max(shortest, wait).total_seconds())
 
     async def _turn(self) -> None:
         """Show that the loop turns. The short sleep also has signals noticed at once."""

@@ -12,15 +12,18 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jangada.db import Database, new_id
+from jangada.db import Database, milliseconds, new_id
 from jangada.errors import Invalid
 from jangada.jobs import service as jobs
+from jangada.jobs.delivery.connection import LONGEST_IDLE
 from jangada.jobs.models import Job, JobState
 from jangada.schedules.cron import Cron
 from jangada.schedules.models import Misfire, Schedule, is_active
 from jangada.telemetry import get_logger
 
 log = get_logger(__name__)
+
+_IDLE_TIMEOUT: Final = "idle_in_transaction_session_timeout"
 
 FIRED_AT_ONCE: Final = 100
 """Schedules that one transaction fires."""
@@ -45,6 +48,10 @@ class Plan:
 async def fire_due(database: Database, *, grace: timedelta) -> Fired:
     """Enqueue the jobs of all fires that are due; schedules that a rival fires are left to it."""
     async with database.system_transaction("schedules") as session:
+        # A dispatcher that freezes here would keep the schedules that it has locked.
+        await session.execute(
+            select(func.set_config(_IDLE_TIMEOUT, milliseconds(LONGEST_IDLE), True))
+        )
         now = await clock(session)
         due = await session.scalars(
             select(Schedule)
@@ -94,7 +101,7 @@ async def _fire(session: AsyncSession, schedule: Schedule, now: datetime, grace:
     except Invalid as error:
         # It could be read when it was written: since then its time zone has gone, for example.
         schedule.paused_at = now
-        log.warning("unreadable schedule is paused", schedule=str(schedule.id), error=error)
+        log.warning("unreadable schedule is paused", schedule=str(schedule.id), code=error.code)
         return 0
     for at in plan.fires:
         await enqueue_fire(session, schedule, at)
