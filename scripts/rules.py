@@ -25,6 +25,7 @@ ENVIRONMENT_READERS = (
     "jangada.config",
     "jangada.local",
     "jangada.cli",
+    "jangada_queue.taskiq",  # its settings are arguments, which default to the environment
 )
 OPENS = {
     *("create_engine", "create_async_engine", "sessionmaker", "async_sessionmaker", "Database"),

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from jangada.schedules import service
 from jangada.schedules.models import Misfire, Schedule
-from jangada_worker.dispatcher import Dispatcher
 from jangada_queue.patience import Stop
+from jangada_worker.dispatcher import Dispatcher
 from jangada_worker.ping import Ping
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ from jangada.jobs.delivery.finish import finish
 from jangada.jobs.delivery.grant import GrantedJob, grant
 from jangada.jobs.delivery.kinds import KindFacts, KindLimits, facts_of, prune_starts, read_limits
 from jangada.jobs.delivery.policy import completed
-from jangada.jobs.delivery.sweep import Watch, sweep
+from jangada.jobs.delivery.sweep import sweep
 from jangada.jobs.delivery.workers import NewWorker, bury, deregister, register
 from jangada.jobs.errors import InvalidConcurrencyKey
 from jangada.jobs.limits import Concurrency, RateLimit
 from jangada.jobs.models import Job
 from jangada.jobs.schemas import JobArgs
+from jangada_queue.watch import Watch
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -14,9 +14,10 @@ from jangada.jobs.delivery.finish import finish
 from jangada.jobs.delivery.grant import grant
 from jangada.jobs.delivery.policy import completed
 from jangada.jobs.delivery.retention import prune
-from jangada.jobs.delivery.sweep import Watch, sweep
+from jangada.jobs.delivery.sweep import sweep
 from jangada.jobs.models import FINAL_STATES
 from jangada_queue.messages import OnOffer
+from jangada_queue.watch import Watch
 
 if TYPE_CHECKING:
     from packages.jangada.tests.jobs.delivery.conftest import Bench
