@@ -5,10 +5,12 @@ lives, while the table grows to millions.
 """
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from jangada.db import utc_now
+from jangada.jobs import service
 from jangada.jobs.delivery import dispatch
 from jangada.jobs.delivery.finish import finish
 from jangada.jobs.delivery.grant import grant
@@ -16,6 +18,7 @@ from jangada.jobs.delivery.policy import completed
 from jangada.jobs.delivery.retention import prune
 from jangada.jobs.delivery.sweep import sweep
 from jangada.jobs.models import FINAL_STATES
+from jangada.jobs.schemas import JobArgs, NewJob
 from jangada_queue.messages import OnOffer
 from jangada_queue.watch import Watch
 
@@ -31,14 +34,23 @@ PREPARED_FROM = 6
 """psycopg prepares a statement at its fifth use; PostgreSQL may then plan it once for all."""
 
 
+class Later(JobArgs):
+    kind: ClassVar[str] = "test.later"
+
+
 async def reads_of_everything(bench: "Bench") -> int:
+    return (await statistics(bench))[0]
+
+
+async def statistics(bench: "Bench") -> tuple[int, int]:
+    """How often the table of jobs was read as a whole, and how many rows an index led to."""
     await bench.connection.execute("SELECT pg_stat_force_next_flush()")
     cursor = await bench.connection.execute(
-        "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'jobs'"
+        "SELECT seq_scan, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'jobs'"
     )
     row = await cursor.fetchone()
     assert row is not None
-    return int(row[0])
+    return int(row[0]), int(row[1] or 0)
 
 
 async def deliver(bench: "Bench") -> None:
@@ -66,3 +78,18 @@ async def test_no_statement_of_delivery_reads_the_whole_table(bench: "Bench") ->
     for _ in range(PREPARED_FROM):
         await deliver(bench)
     assert await reads_of_everything(bench) == before
+
+
+async def test_what_is_scheduled_for_tomorrow_is_not_read_today(bench: "Bench") -> None:
+    tomorrow = utc_now() + timedelta(days=1)
+    async with bench.database.transaction(bench.person.tenant_id) as session:
+        jobs = [NewJob(Later(), scheduled_at=tomorrow) for _ in range(1000)]
+        await service.enqueue_many(session, jobs, tenant_id=bench.person.tenant_id)
+    due = await bench.enqueue(scheduled_at=tomorrow)
+    await bench.make_due(due)
+    _, before = await statistics(bench)
+    assert await dispatch.promote(bench.connection, "default") == 1
+    figures = await dispatch.upstream(bench.connection, "default", published_total=0, window=0)
+    assert (figures.available, figures.due_60s) == (1, 0)
+    _, after = await statistics(bench)
+    assert after - before < 100

@@ -59,11 +59,13 @@ _NAME_QUEUES: Final[LiteralString] = """
 _SURVEY: Final[LiteralString] = f"{_SKIPPING}{_SURVEY_QUEUES}"
 _QUEUES: Final[LiteralString] = f"{_SKIPPING}{_NAME_QUEUES}"
 
+# A bare clock_timestamp() may change from row to row, so it bounds no walk of an index: all that is
+# scheduled for tomorrow would be read.
 _PROMOTE: Final[LiteralString] = """
     WITH due AS (
         SELECT tenant_id, id FROM jobs
         WHERE queue = %(queue)s AND state IN ('scheduled', 'retryable')
-            AND scheduled_at <= clock_timestamp()
+            AND scheduled_at <= (SELECT clock_timestamp())
         ORDER BY scheduled_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     )
     UPDATE jobs SET state = 'available', revision = revision + 1, updated_at = clock_timestamp()
@@ -111,7 +113,7 @@ _UPSTREAM: Final[LiteralString] = """
             AS oldest_wait_seconds,
         (SELECT count(*) FROM (SELECT 1 FROM jobs
          WHERE queue = %(queue)s AND state IN ('scheduled', 'retryable')
-            AND scheduled_at <= clock_timestamp() + interval '60 seconds'
+            AND scheduled_at <= (SELECT clock_timestamp() + interval '60 seconds')
          LIMIT %(most)s) counted) AS due_60s
     FROM counted CROSS JOIN heads
 """
