@@ -1,0 +1,54 @@
+"""The bench's storms on the platform, with short leases and few kills.
+
+Those that have a closer look elsewhere aren't repeated: single processes that are killed, hogs and
+frozen workers in `test_crashes.py`, cut connections in `test_absence.py`.
+"""
+
+import pytest
+from chaos import platform_kills, platform_outages, platform_trials
+from chaos.columns import PLATFORM, SHORT
+from chaos.findings import SCENARIOS
+from chaos.servers import faketime
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(300)]
+
+MODULES = (platform_kills, platform_outages, platform_trials)
+"""Importing them registers their storms."""
+
+
+async def weather(name: str) -> None:
+    finding = await SCENARIOS[name].run(PLATFORM, SHORT)
+    assert finding.is_sound, finding.figure
+
+
+async def test_killed_workers_lose_and_double_nothing() -> None:
+    await weather("P1")
+
+
+async def test_a_dispatcher_may_die_at_any_step_of_the_protocol() -> None:
+    await weather("P3")
+
+
+async def test_a_dispatcher_may_die_at_any_moment() -> None:
+    await weather("P4")
+
+
+async def test_exactly_what_was_committed_runs() -> None:
+    await weather("P5")
+
+
+async def test_a_long_queue_survives_an_emptied_valkey() -> None:
+    await weather("P6")
+
+
+async def test_postgresql_may_restart_and_crash_while_jobs_run() -> None:
+    await weather("P8")
+
+
+async def test_valkey_may_be_away_while_jobs_run_and_are_enqueued() -> None:
+    await weather("P9")
+
+
+@pytest.mark.skipif(faketime() is None, reason="needs libfaketime: apt install libfaketime")
+async def test_valkeys_clock_may_jump() -> None:
+    await weather("P10")
