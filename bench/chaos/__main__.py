@@ -18,6 +18,7 @@ from chaos import (  # noqa: F401 - each registers its scenarios
     platform_hogs,
     platform_kills,
     platform_outages,
+    platform_steps,
     platform_trials,
     queue_storms,
 )

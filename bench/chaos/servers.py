@@ -24,6 +24,8 @@ class Valkey(Protocol):
     def __exit__(self, *_: object) -> None: ...
     @property
     def url(self) -> str: ...
+    @property
+    def child(self) -> Child: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -51,6 +53,11 @@ class ClockedValkey:
     @property
     def url(self) -> str:
         return f"unix://{self._folder / 's'}?db=0"
+
+    @property
+    def child(self) -> Child:
+        assert self._child is not None, "it was not started"
+        return self._child
 
     def jump(self, seconds: int) -> None:
         """From now on the server's clock is so many seconds ahead of the machine's."""

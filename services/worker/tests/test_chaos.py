@@ -5,14 +5,14 @@ frozen workers in `test_crashes.py`, cut connections in `test_absence.py`.
 """
 
 import pytest
-from chaos import platform_kills, platform_outages, platform_trials
+from chaos import platform_kills, platform_outages, platform_steps, platform_trials
 from chaos.columns import PLATFORM, SHORT
 from chaos.findings import SCENARIOS
 from chaos.servers import faketime
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(300)]
 
-MODULES = (platform_kills, platform_outages, platform_trials)
+MODULES = (platform_kills, platform_outages, platform_steps, platform_trials)
 """Importing them registers their storms."""
 
 
@@ -27,6 +27,10 @@ async def test_killed_workers_lose_and_double_nothing() -> None:
 
 async def test_a_dispatcher_may_die_at_any_step_of_the_protocol() -> None:
     await weather("P3")
+
+
+async def test_a_worker_may_die_in_grant_completion_and_commit() -> None:
+    await weather("P14")
 
 
 async def test_a_dispatcher_may_die_at_any_moment() -> None:
