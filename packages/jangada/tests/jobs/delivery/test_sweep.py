@@ -103,6 +103,13 @@ async def test_a_job_that_crashes_alone_is_poison(bench: "Bench") -> None:
     assert row.finished_at is not None
 
 
+async def test_a_beat_from_before_the_clock_was_set_back_saves_nobody(bench: "Bench") -> None:
+    job, worker = await bench.enqueue(), await bench.worker()
+    await bench.start(job, worker)
+    await bench.silence(worker, -3600)
+    assert (await swept(bench)).recovered == {job.id}
+
+
 async def test_a_sweep_does_nothing_before_its_watch_is_ready(bench: "Bench") -> None:
     job, worker = await bench.enqueue(), await bench.worker()
     await bench.start(job, worker)
@@ -136,6 +143,13 @@ def test_a_pause_that_only_postgresql_s_clock_shows_is_a_gap() -> None:
     watch = Watch(TIMEOUT)
     assert see(watch, 0, 5, 10)[-1]
     assert see(watch, 11, drift=600) == [False]
+
+
+def test_a_clock_that_is_set_back_is_a_gap_and_no_more() -> None:
+    """The watch is ready a timeout later, not when the clock has caught up."""
+    watch = Watch(TIMEOUT)
+    assert see(watch, 0, 5, 10)[-1]
+    assert see(watch, 11, 15, 19, 21, drift=-3600) == [False, False, False, True]
 
 
 def test_a_pause_that_only_our_clock_shows_is_a_gap() -> None:

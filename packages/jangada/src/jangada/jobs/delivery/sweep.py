@@ -16,9 +16,12 @@ from jangada.jobs.delivery.tickets import ALONE_FROM
 
 SWEPT_AT_ONCE: Final = 1000
 
+# A beat far ahead is from before the clock was set back: whoever lives has beaten again since.
 _BURY_SILENT: Final[LiteralString] = """
     DELETE FROM workers WHERE id IN (
-        SELECT id FROM workers WHERE beat_at < clock_timestamp() - %(timeout)s::interval
+        SELECT id FROM workers
+        WHERE beat_at NOT BETWEEN %(now)s::timestamptz - %(timeout)s::interval
+            AND %(now)s::timestamptz + %(timeout)s::interval
         ORDER BY id FOR UPDATE SKIP LOCKED)
     RETURNING id
 """
@@ -53,7 +56,8 @@ class Watch:
     """Whether PostgreSQL was seen without a gap for long enough to judge who is dead.
 
     Gaps are measured by both clocks, ours (which never jumps) and PostgreSQL's (which goes on while
-    a machine is paused), and are at most half of what a worker may be silent.
+    a machine is paused), and are at most half of what a worker may be silent. A clock that is set
+    back by more than that is a gap, too.
     """
 
     timeout: timedelta
@@ -79,7 +83,7 @@ class Watch:
         start: tuple[datetime, float], end: tuple[datetime, float], *, longest: bool
     ) -> timedelta:
         distances = (end[0] - start[0], timedelta(seconds=end[1] - start[1]))
-        return max(distances) if longest else min(distances)
+        return max(map(abs, distances)) if longest else min(distances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,8 @@ async def sweep(connection: Connection, watch: Watch) -> Swept:
         row = await (await connection.execute("SELECT clock_timestamp()")).fetchone()
         if row is None or not watch.see(row[0], time.monotonic()):
             return Swept(may_act=False)
-        silent = await connection.execute(_BURY_SILENT, {"timeout": watch.timeout})
+        # The moment that the watch has judged: the clock may be set at any time.
+        silent = await connection.execute(_BURY_SILENT, {"now": row[0], "timeout": watch.timeout})
         workers = frozenset(row[0] for row in await silent.fetchall())
         lost = await connection.execute(
             _RECOVER, {"limit": SWEPT_AT_ONCE, "alone_from": ALONE_FROM}
