@@ -15,6 +15,7 @@ from chaos import (  # noqa: F401 - each registers its scenarios
     crashes,
     endings,
     failures,
+    platform_clocks,
     platform_hogs,
     platform_kills,
     platform_outages,

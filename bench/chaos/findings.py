@@ -9,6 +9,7 @@ from chaos.harness import Harness, harness
 from chaos.ledger import Counts
 from chaos.raft import Raft, raft
 from chaos.servers import Valkey
+from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 
 
@@ -65,14 +66,18 @@ def storm(
 
 
 def platform_storm(
-    name: str, question: str, *, valkey: type[Valkey] = EmbeddedValkey
+    name: str,
+    question: str,
+    *,
+    valkey: type[Valkey] = EmbeddedValkey,
+    postgres: type[EmbeddedPostgres] = EmbeddedPostgres,
 ) -> Callable[[OnPlatform], OnPlatform]:
     """A scenario of the platform: dispatcher and workers on PostgreSQL."""
 
     def register(function: OnPlatform) -> OnPlatform:
         async def run(column: Column, pace: Pace) -> Finding:
             del column
-            async with raft(pace, valkey) as made:
+            async with raft(pace, valkey, postgres) as made:
                 return await function(made)
 
         SCENARIOS[name] = Entry(name, question, (PLATFORM,), run)

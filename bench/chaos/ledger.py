@@ -8,7 +8,7 @@ import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 _files: "dict[tuple[str, int], int]" = {}
@@ -71,7 +71,6 @@ class Ledger:
     """Reads what was written in a folder, each line once."""
 
     folder: Path
-    entries: "list[Entry]" = field(default_factory=list)
     _by_job: "dict[tuple[str, str], list[Entry]]" = field(default_factory=lambda: defaultdict(list))
     _read: "dict[Path, int]" = field(default_factory=dict)
 
@@ -82,6 +81,8 @@ class Ledger:
         """Read what is new."""
         for path in self.folder.glob("ledger-*"):
             begin = self._read.get(path, 0)
+            if path.stat().st_size == begin:
+                continue
             with path.open("rb") as file:
                 file.seek(begin)
                 whole, newline, _ = file.read().rpartition(b"\n")
@@ -89,25 +90,24 @@ class Ledger:
             for line in whole.decode().splitlines():
                 what, job, pid, at = line.split(" ")
                 entry = Entry(what, job, int(pid), int(at) / 1e9)
-                self.entries.append(entry)
                 self._by_job[what, job].append(entry)
 
     def of(self, what: str, job: str) -> "list[Entry]":
         """What happened to a job, in order."""
         self.look()
+        return self._of(what, job)
+
+    def _of(self, what: str, job: str) -> "list[Entry]":
         return sorted(self._by_job.get((what, job), ()), key=lambda entry: entry.at)
 
     def all(self, what: str) -> "list[Entry]":
         self.look()
-        return sorted(
-            (entry for entry in self.entries if entry.what == what), key=lambda entry: entry.at
-        )
+        found = (entries for (happened, _), entries in self._by_job.items() if happened == what)
+        return sorted(chain.from_iterable(found), key=lambda entry: entry.at)
 
     def jobs(self, what: str) -> "set[str]":
         self.look()
-        return {
-            job for (happened, job), found in self._by_job.items() if happened == what and found
-        }
+        return {job for (happened, job), found in self._by_job.items() if happened == what}
 
     def pids(self, what: str) -> "set[int]":
         """To which processes it happened."""
@@ -116,35 +116,32 @@ class Ledger:
     def audit(self) -> Counts:
         """Count exactly; everything that was enqueued should have ended by now."""
         enqueued, started, ended = (self.jobs(what) for what in ("enqueued", "start", "end"))
-        killed, gone = (
-            {entry.pid: entry.at for entry in self.all(what)} for what in ("killed", "gone")
-        )
+        killed, gone = (self.all(what) for what in ("killed", "gone"))
         counts = Counts(
             jobs=len(enqueued),
             lost=len(enqueued - ended),
             phantoms=len(started - enqueued - self.jobs("perhaps")),
         )
         for job in started:
-            self._audit_starts(job, killed | gone, counts)
+            self._audit_starts(job, killed + gone, counts)
             self._audit_ends(job, killed, counts)
         return counts
 
-    def _audit_starts(self, job: str, deaths: "dict[int, float]", counts: Counts) -> None:
-        overs = [*self.of("end", job), *self.of("cancelled", job), *self.of("failed", job)]
-        starts = self.of("start", job)
-        for before, after in pairwise(starts):
-            has_died = deaths.get(before.pid, after.at + 1) <= after.at
-            is_over = any(before.at <= e.at <= after.at and e.pid == before.pid for e in overs)
+    def _audit_starts(self, job: str, deaths: "list[Entry]", counts: Counts) -> None:
+        whats = ("end", "cancelled", "failed")
+        overs = [*deaths, *(entry for what in whats for entry in self._of(what, job))]
+        for before, after in pairwise(self._of("start", job)):
+            is_over = any(e.pid == before.pid and before.at <= e.at <= after.at for e in overs)
             if before.pid in self.pids("frozen"):
                 counts.thawed += 1
             else:
-                counts.double_runs += not has_died and not is_over
+                counts.double_runs += not is_over
 
-    def _audit_ends(self, job: str, killed: "dict[int, float]", counts: Counts) -> None:
-        for end in self.of("end", job)[:-1]:
-            if end.pid in killed:
+    def _audit_ends(self, job: str, killed: "list[Entry]", counts: Counts) -> None:
+        for end in self._of("end", job)[:-1]:
+            if any(death.pid == end.pid and death.at >= end.at for death in killed):
                 counts.repeated += 1
-            elif self.pids("frozen") & {entry.pid for entry in self.of("end", job)}:
+            elif self.pids("frozen") & {entry.pid for entry in self._of("end", job)}:
                 counts.thawed += 1
             else:
                 counts.double_effects += 1

@@ -1,7 +1,6 @@
 """Servers of the platform lose everything, lose connections, stop, restart, and change clocks."""
 
 import asyncio
-import random
 import signal
 import time
 from typing import Final
@@ -10,7 +9,6 @@ from chaos.findings import Finding, platform_storm
 from chaos.harness import until
 from chaos.platform_kills import feeding
 from chaos.raft import Raft
-from chaos.servers import ClockedValkey, faketime
 from jangada.local.postgres import EmbeddedPostgres
 
 PATIENCE: Final = 240.0
@@ -140,19 +138,3 @@ async def stopped_valkey(raft: Raft) -> Finding:
     figure = f"{outage:.0f} s away, all done {took:.1f} s after its return; {counts}"
     is_sound = ended_meanwhile and none_started and is_done and counts.violations == 0
     return Finding(figure, is_sound, counts)
-
-
-@platform_storm("P10", "Valkey's clock jumps by an hour, both ways", valkey=ClockedValkey)
-async def jumping_clock(raft: Raft) -> Finding:
-    valkey, draw = raft.valkey, random.Random(raft.pace.seed)
-    assert isinstance(valkey, ClockedValkey), f"libfaketime: {faketime()}"
-    await raft.dispatcher()
-    await raft.worker()
-    jumps = raft.pace.cuts
-    async with feeding(raft):
-        for _ in range(jumps):
-            valkey.jump(draw.choice((-AN_HOUR, AN_HOUR, 0)))
-            await asyncio.sleep(PAUSE)
-    is_done = await raft.done(PATIENCE)
-    counts = await raft.audit()
-    return Finding(f"{jumps} jumps; {counts}", is_done and counts.violations == 0, counts)

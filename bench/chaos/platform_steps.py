@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -15,7 +16,7 @@ from typing import Final
 
 from chaos.findings import Finding, platform_storm
 from chaos.harness import until
-from chaos.platform_kills import PATIENCE, feeding
+from chaos.platform_kills import PATIENCE, PROMISED, feeding
 from chaos.raft import Raft
 from jangada.db import utc_now
 from jangada_queue.keys import QueueKeys
@@ -203,3 +204,29 @@ async def random_dispatcher_kills(raft: Raft) -> Finding:
     counts = await raft.audit()
     figure = f"{kills} kills; {counts}"
     return Finding(figure, is_done and counts.violations == 0, counts)
+
+
+@platform_storm(
+    "P15", "A dispatcher freezes with a queue's lock in hand: how soon goes another on?"
+)
+async def frozen_dispatcher(raft: Raft) -> Finding:
+    """PostgreSQL ends a session that does nothing in a transaction of delivery, after 5 s."""
+    await raft.worker()
+    for _ in range(BATCH):
+        await raft.send()
+    async with before_publishing(raft) as is_there:
+        frozen = await raft.dispatcher()
+        was_there = await until(is_there, PATIENCE)
+        frozen.signal(signal.SIGSTOP)
+    await raft.dispatcher()
+    began = time.monotonic()
+    is_done = await raft.done(PATIENCE)
+    took = time.monotonic() - began
+    frozen.signal(signal.SIGCONT)
+    async with feeding(raft):
+        await asyncio.sleep(raft.pace.lease)
+    is_done = await raft.done(PATIENCE) and is_done
+    counts = await raft.audit()
+    is_prompt = took <= PROMISED or not raft.pace.judges_time
+    is_sound = was_there and is_done and is_prompt and counts.violations == 0
+    return Finding(f"all done {took:.1f} s later; {counts}", is_sound, counts)

@@ -163,9 +163,9 @@ async def jumping_clock(harness: Harness) -> Finding:
     for _ in range(harness.pace.cuts):
         for _ in range(JOBS):
             await harness.send("hold", seconds=PAUSE)
-        valkey.jump(draw.choice((-AN_HOUR, AN_HOUR, 0)))
+        valkey.clock.jump(draw.choice((-AN_HOUR, AN_HOUR, 0)))
         await asyncio.sleep(PAUSE)
-    valkey.jump(0)
+    valkey.clock.jump(0)
     is_done = await all_done(harness)
     counts = harness.ledger.audit()
     figure = f"{harness.pace.cuts} jumps; {counts}"

@@ -238,21 +238,25 @@ async def make_tenant(runtime: Runtime) -> UUID:
 
 
 @asynccontextmanager
-async def raft(pace: Pace, valkey: type[Valkey] = EmbeddedValkey) -> AsyncIterator[Raft]:
+async def raft(
+    pace: Pace,
+    valkey: type[Valkey] = EmbeddedValkey,
+    postgres: type[EmbeddedPostgres] = EmbeddedPostgres,
+) -> AsyncIterator[Raft]:
     """A raft whose servers and processes are gone afterwards."""
     with TemporaryDirectory(prefix="jg-") as name:
         folder = Path(name)
         (folder / "ledger").mkdir()
         install_handlers(folder)
         with (
-            EmbeddedPostgres(folder / "postgres", max_connections=CONNECTIONS) as postgres,
+            postgres(folder / "postgres", max_connections=CONNECTIONS) as database,
             valkey(folder / "valkey") as started,
         ):
-            migrations.upgrade(DatabaseSettings(url=SecretStr(postgres.url)))
-            async with open_runtime(settings_of(pace, postgres, started.url)) as runtime:
+            migrations.upgrade(DatabaseSettings(url=SecretStr(database.url)))
+            async with open_runtime(settings_of(pace, database, started.url)) as runtime:
                 ledger = Ledger(folder / "ledger")
                 tenant_id = await make_tenant(runtime)
-                made = Raft(pace, folder, postgres, started, runtime, tenant_id, ledger)
+                made = Raft(pace, folder, database, started, runtime, tenant_id, ledger)
                 for statement in TABLES:
                     await made.execute(statement)
                 try:

@@ -5,14 +5,24 @@ frozen workers in `test_crashes.py`, cut connections in `test_absence.py`.
 """
 
 import pytest
-from chaos import platform_kills, platform_outages, platform_steps, platform_trials
+from chaos import (
+    platform_clocks,
+    platform_kills,
+    platform_outages,
+    platform_steps,
+    platform_trials,
+)
 from chaos.columns import PLATFORM, SHORT
 from chaos.findings import SCENARIOS
 from chaos.servers import faketime
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(300)]
 
-MODULES = (platform_kills, platform_outages, platform_steps, platform_trials)
+needs_clocks = pytest.mark.skipif(
+    faketime() is None, reason="a server's clock is set by libfaketime: apt install libfaketime"
+)
+
+MODULES = (platform_clocks, platform_kills, platform_outages, platform_steps, platform_trials)
 """Importing them registers their storms."""
 
 
@@ -53,6 +63,20 @@ async def test_valkey_may_be_away_while_jobs_run_and_are_enqueued() -> None:
     await weather("P9")
 
 
-@pytest.mark.skipif(faketime() is None, reason="needs libfaketime: apt install libfaketime")
+async def test_a_frozen_dispatcher_keeps_nobody_from_going_on() -> None:
+    await weather("P15")
+
+
+@needs_clocks
 async def test_valkeys_clock_may_jump() -> None:
     await weather("P10")
+
+
+@needs_clocks
+async def test_postgresqls_clock_may_jump_while_jobs_run() -> None:
+    await weather("P16")
+
+
+@needs_clocks
+async def test_a_worker_that_died_before_postgresqls_clock_was_set_back_is_found() -> None:
+    await weather("P17")
