@@ -17,6 +17,7 @@ PROMISED: Final = 2.0
 IGNORED: Final = 10.0
 """Seconds after which a signal counts as ignored."""
 
+SETTLING: Final = 5.0
 TASK_OUTLIVES: Final = 4
 """How many times longer than the drain a job takes."""
 
@@ -66,7 +67,7 @@ async def outlived_async(harness: Harness) -> Finding:
     async with traffic(harness):
         is_again = await harness.started(job, 2, within=pace.watch)
     harness.open_gate("open")
-    await harness.ended(job, within=pace.lease)
+    await harness.settled(within=SETTLING)
     if not is_again:
         figure = f"not within {pace.watch:.0f} s: after idle_timeout, 10 minutes"
         return Finding(figure, False, harness.ledger.audit())
@@ -90,7 +91,7 @@ async def outlived_sync(harness: Harness) -> Finding:
     await harness.worker(options=options)
     async with traffic(harness):
         is_again = await harness.started(job, 2, within=min(pace.watch, 3 * pace.lease))
-    await harness.ended(job)
+    await harness.settled(within=SETTLING)
     await asyncio.sleep(TASK_OUTLIVES * pace.drain if is_again else 0)
     words = (
         "completes" if has_ended else "is cut off",

@@ -31,6 +31,7 @@ STARTING: Final = 60.0
 """Seconds that programs may take to start on a busy machine."""
 
 WRITTEN_DOWN: Final = {signal.SIGKILL: "killed", signal.SIGSTOP: "frozen"}
+SHOWN: Final = 20
 LISTENING: Final = "Listening started"
 
 
@@ -89,6 +90,13 @@ class Program:
         return self.log.read_text("utf-8", "replace").count(words)
 
 
+class DidNotStartError(Exception):
+    """With what the program said last."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__("\n".join(program.log.read_text().splitlines()[-SHOWN:]))
+
+
 @dataclass(slots=True)
 class Harness:
     """Everything around one scenario in one column."""
@@ -117,7 +125,11 @@ class Harness:
             "OPTIONS": json.dumps(self.column.options(self.pace, options)),
             **{name.upper(): value for name, value in more.items()},
         }
-        path = [self.column.environ.get("PYTHONPATH", ""), str(BENCH)]
+        path = [
+            self.column.environ.get("PYTHONPATH", ""),
+            str(BENCH),
+            os.environ.get("PYTHONPATH", ""),
+        ]
         return {
             **os.environ,
             **self.column.environ,
@@ -155,7 +167,7 @@ class Harness:
         )
         has_begun = await until(lambda: program.said(LISTENING) >= processes, STARTING)
         if not has_begun:
-            raise SystemExit(f"A worker did not start:\n{program.log.read_text()}")
+            raise DidNotStartError(program)
         return program
 
     async def start_sender(self, **options: Any) -> None:  # noqa: ANN401 - the broker's own
@@ -184,6 +196,10 @@ class Harness:
         wanted = set(jobs)
         return await until(lambda: wanted <= self.ledger.jobs("end"), within)
 
+    async def settled(self, within: float = STARTING) -> bool:
+        """Wait until all that was enqueued has ended."""
+        return await self.ended(*self.ledger.jobs("enqueued"), within=within)
+
     def open_gate(self, name: str) -> None:
         (self.ledger.folder / name).touch()
 
@@ -191,7 +207,7 @@ class Harness:
         """Every stream on the server: entries, and its one group's lag, pending and consumers."""
         with self.redis() as client:
             found = {}
-            for key in client.scan_iter(type="stream"):
+            for key in client.scan_iter(_type="STREAM"):
                 groups = client.xinfo_groups(key) or [{}]
                 found[key.decode()] = {**groups[0], "entries": client.xlen(key)}
             return found

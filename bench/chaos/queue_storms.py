@@ -22,10 +22,6 @@ SLOTS: Final = 10
 AN_HOUR: Final = 3600
 
 
-async def all_done(harness: Harness, within: float = PATIENCE) -> bool:
-    return await harness.ended(*harness.ledger.jobs("enqueued"), within=within)
-
-
 async def all_started(harness: Harness, jobs: list[str], times: int = 1) -> bool:
     """Whether each of them has started so often, in good time."""
     found = [await harness.started(job, times, within=PATIENCE) for job in jobs]
@@ -59,7 +55,7 @@ async def kill_storm(harness: Harness) -> Finding:
                 victim = await kill_round(harness, victim, f"gate-{number}", spread)
         else:
             victim = await kill_round(harness, victim, f"gate-{number}", spread)
-        await all_done(harness)
+        await harness.settled(PATIENCE)
     counts = harness.ledger.audit()
     is_prompt = spread.p99 <= PROMISED or not pace.judges_time
     is_whole = len(spread) == rounds * pace.kills_at_once
@@ -77,7 +73,7 @@ async def cut_connections(harness: Harness) -> Finding:
         with harness.redis() as client:
             client.client_kill_filter(_type="normal", skipme=True)
         await asyncio.sleep(PAUSE)
-    is_done = await all_done(harness)
+    is_done = await harness.settled(PATIENCE)
     counts = harness.ledger.audit()
     return Finding(f"{harness.pace.cuts} cuts; {counts}", is_done and not counts.violations, counts)
 
@@ -97,7 +93,7 @@ async def stopped_valkey(harness: Harness) -> Finding:
     await asyncio.sleep(max(0.0, outage - (time.monotonic() - stopped)))
     harness.valkey.start()
     back = time.monotonic()
-    is_done = await all_done(harness)
+    is_done = await harness.settled(PATIENCE)
     took = time.monotonic() - back
     await asyncio.sleep(2 * harness.pace.lease)  # what ended unacknowledged would run again now
     counts, pending = harness.ledger.audit(), harness.pending()
@@ -147,7 +143,7 @@ async def frozen(harness: Harness) -> Finding:
     harness.open_gate("open")
     for _ in range(JOBS):
         await harness.send("hold")
-    is_done = await all_done(harness)
+    is_done = await harness.settled(PATIENCE)
     counts = harness.ledger.audit()
     figure = f"{len(jobs)} jobs started again beside it, {JOBS} later ones ran; {counts}"
     return Finding(figure, are_again and is_done and counts.violations == 0, counts)
@@ -166,7 +162,7 @@ async def jumping_clock(harness: Harness) -> Finding:
         valkey.clock.jump(draw.choice((-AN_HOUR, AN_HOUR, 0)))
         await asyncio.sleep(PAUSE)
     valkey.clock.jump(0)
-    is_done = await all_done(harness)
+    is_done = await harness.settled(PATIENCE)
     counts = harness.ledger.audit()
     figure = f"{harness.pace.cuts} jumps; {counts}"
     return Finding(figure, is_done and counts.violations == 0, counts)

@@ -22,7 +22,7 @@ from sqlalchemy import text
 
 from chaos.columns import Pace
 from chaos.handlers import FOLDER, Count, Effect
-from chaos.harness import BENCH, STARTING, Program, until
+from chaos.harness import BENCH, STARTING, DidNotStartError, Program, until
 from chaos.ledger import Counts, Ledger
 from chaos.servers import Valkey
 from jangada.auth_settings import AuthSettings
@@ -128,7 +128,7 @@ class Raft:
         with os.fdopen(reading) as pipe:
             line = await asyncio.wait_for(asyncio.to_thread(pipe.readline), STARTING)
         if not line or not json.loads(line):
-            raise SystemExit(f"A program did not start:\n{log.read_text()}")
+            raise DidNotStartError(program)
         return program
 
     async def worker(self, *, processes: int = 1, slots: int = 4) -> Program:
