@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from taskiq import AsyncBroker, TaskiqMessage, TaskiqMiddleware, TaskiqScheduler
+from taskiq import AsyncBroker, TaskiqEvents, TaskiqMessage, TaskiqMiddleware, TaskiqScheduler
 from taskiq.middlewares import SmartRetryMiddleware
 from taskiq.schedule_sources import LabelScheduleSource
 from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker
@@ -63,6 +63,7 @@ def build() -> AsyncBroker:
         broker.add_middlewares(SmartRetryMiddleware(schedule_source=source, **retry))
     if read("REFUSES"):
         broker.add_middlewares(Refusing(folder))
+    broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, lambda _: write(folder, "up", "-"))
     register(broker, folder)
     if read("KNOWS"):
         register_late(broker, folder)

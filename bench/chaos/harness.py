@@ -32,7 +32,6 @@ STARTING: Final = 60.0
 
 WRITTEN_DOWN: Final = {signal.SIGKILL: "killed", signal.SIGSTOP: "frozen"}
 SHOWN: Final = 20
-LISTENING: Final = "Listening started"
 
 
 async def until(condition: Callable[[], Any], within: float) -> bool:
@@ -84,6 +83,11 @@ class Program:
         for pid in family:
             self.ledger.write("gone", "-", pid=pid)
         return time.monotonic() - began
+
+    def up(self) -> int:
+        """How many of its processes are ready to take jobs."""
+        self.ledger.look()
+        return len(self.ledger.pids("up") & {process.pid for process in self.family})
 
     def said(self, words: str) -> int:
         """How often."""
@@ -165,8 +169,7 @@ class Harness:
             *("worker", "chaos.application:build", *how, *self.column.arguments),
             environ=self.environ(options or {}, **more),
         )
-        has_begun = await until(lambda: program.said(LISTENING) >= processes, STARTING)
-        if not has_begun:
+        if not await until(lambda: program.up() >= processes, STARTING):
             raise DidNotStartError(program)
         return program
 
