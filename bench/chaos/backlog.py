@@ -38,8 +38,8 @@ async def until_stuck(harness: Harness, jobs: list[str]) -> int:
 async def greedy_worker(harness: Harness) -> Finding:
     pace, count = harness.pace, harness.pace.backlog
     await harness.start_sender()
-    first = await harness.worker(slots=1)
     jobs = [await harness.send("hold", seconds=pace.backlog_job) for _ in range(count)]
+    first = await harness.worker(slots=1)
     await harness.started(jobs[0])
     (own,) = {entry.pid for entry in harness.ledger.all("start")}
     await asyncio.gather(*(harness.worker(slots=1) for _ in range(NEWCOMERS)))
@@ -74,9 +74,9 @@ async def waiting(harness: Harness) -> int | None:
 @scenario("E3", "One job runs and the rest wait: what is an autoscaler told?")
 async def hidden_backlog(harness: Harness) -> Finding:
     await harness.start_sender()
-    await harness.worker(slots=1)
     count = harness.pace.backlog
     jobs = [await harness.send("hold", gate="open") for _ in range(count)]
+    await harness.worker(slots=1)
     await harness.started(jobs[0])
     await until(lambda: harness.pending() > 1, 1.0)
     told = await waiting(harness)

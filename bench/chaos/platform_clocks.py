@@ -9,7 +9,9 @@ import time
 from typing import Final
 
 from chaos.findings import Finding, platform_storm
+from chaos.harness import until
 from chaos.platform_kills import PATIENCE, PROMISED, feeding
+from chaos.platform_steps import at_gate, install_gates
 from chaos.raft import Raft
 from chaos.servers import ClockedPostgres, ClockedValkey, faketime
 
@@ -81,3 +83,30 @@ async def future_beat(raft: Raft) -> Finding:
     is_prompt = is_again and (took <= 2 * PROMISED or not raft.pace.judges_time)
     figure = f"{'run again' if is_again else 'NOT run again'} within {took:.0f} s; {counts}"
     return Finding(figure, is_prompt and is_done and counts.violations == 0, counts)
+
+
+@platform_storm(
+    "P18", "A worker dies with claimed messages and Valkey's clock jumps back", valkey=ClockedValkey
+)
+async def future_claim(raft: Raft) -> Finding:
+    """The lease of what it claimed, and was never granted, seems to last for an hour more."""
+    valkey = raft.valkey
+    assert isinstance(valkey, ClockedValkey), f"libfaketime: {faketime()}"
+    install_gates(raft)
+    await raft.dispatcher()
+    doomed = await raft.worker()
+    async with at_gate(raft, "granting") as is_there:
+        await raft.send()
+        was_there = await until(is_there, PATIENCE)
+        await doomed.kill()
+    valkey.clock.jump(-AN_HOUR)
+    await raft.worker()
+    began = time.monotonic()
+    is_done = await raft.done(4 * PROMISED)
+    took = time.monotonic() - began
+    counts = await raft.audit()
+    is_prompt = took <= 2 * PROMISED or not raft.pace.judges_time
+    is_sound = was_there and is_done and is_prompt and counts.violations == 0
+    return Finding(
+        f"{'run' if is_done else 'NOT run'} {took:.0f} s later; {counts}", is_sound, counts
+    )
