@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, override
 
 LEASED: Final = "jangada_queue.taskiq"
 
@@ -84,6 +84,10 @@ class Column:
     receiver: str = ""
     python: str = sys.executable
     environ: Mapping[str, str] = field(default_factory=dict)
+
+    @override
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def is_ours(self) -> bool:
