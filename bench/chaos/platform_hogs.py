@@ -6,6 +6,7 @@ from typing import Final
 
 from chaos.findings import Finding, platform_storm
 from chaos.raft import Raft
+from chaos.starvation import starvation
 
 PATIENCE: Final = 60.0
 
@@ -51,3 +52,18 @@ async def frozen(raft: Raft) -> Finding:
     counts = await raft.audit()
     figure = f"{len(jobs)} jobs started again beside it, {len(later)} later ones ran; {counts}"
     return Finding(figure, is_done and counts.violations == 0, counts)
+
+
+@platform_storm("P19", "The machine is starved by busy processes for three leases: who is dead?")
+async def starved(raft: Raft) -> Finding:
+    await raft.dispatcher()
+    for _ in range(2):
+        await raft.worker(processes=2, slots=5)
+    jobs = [await raft.send(gate="open") for _ in range(20)]
+    await raft.started(jobs)
+    with starvation():
+        await asyncio.sleep(3 * raft.pace.lease)
+    raft.open_gate("open")
+    is_done = await raft.done(PATIENCE)
+    counts = await raft.audit()
+    return Finding(f"{len(jobs)} jobs held; {counts}", is_done and not counts.violations, counts)
