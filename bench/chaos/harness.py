@@ -60,12 +60,16 @@ class Program:
         return []
 
     def signal(self, number: signal.Signals, *pids: int) -> None:
-        """Signal the whole family, or some of it; the killed are written down."""
+        """Signal the whole family, or some of it; the killed are written down.
+
+        Before they die: others may go on with their jobs at once, and we may have to wait for the
+        processor.
+        """
         for pid in pids or [process.pid for process in self.family]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
             if number in WRITTEN_DOWN:
                 self.ledger.write(WRITTEN_DOWN[number], "-", pid=pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     async def kill(self) -> float:
         """As a node that loses power; answers when."""
