@@ -82,7 +82,7 @@ def write_contacts(
 
 def _lines(made: ContactFile) -> Iterator[str]:
     has_phones = made.has_phones
-    chance = random.Random(SEED)  # noqa: S311 - data, no secrets
+    chance = random.Random(SEED)
     for number in count():
         drawn = chance.random()
         phone = _phone(chance) if has_phones else ""

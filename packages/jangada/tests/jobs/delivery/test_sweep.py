@@ -106,6 +106,13 @@ async def test_a_job_that_crashes_alone_is_poison(bench: "Bench") -> None:
     assert row.finished_at is not None
 
 
+async def test_a_beat_from_before_the_clock_was_set_back_saves_nobody(bench: "Bench") -> None:
+    job, worker = await bench.enqueue(), await bench.worker()
+    await bench.start(job, worker)
+    await bench.silence(worker, -3600)
+    assert (await swept(bench)).recovered == {job.id}
+
+
 async def test_a_sweep_does_nothing_before_its_watch_is_ready(bench: "Bench") -> None:
     job, worker = await bench.enqueue(), await bench.worker()
     await bench.start(job, worker)

@@ -17,12 +17,12 @@ from jangada_queue.watch import Watch
 
 SWEPT_AT_ONCE: Final = 1000
 
-# One that beat in what is the future now was alive before the clock was set back, and not since.
+# A beat far ahead is from before the clock was set back: whoever lives has beaten again since.
 _BURY_SILENT: Final[LiteralString] = """
     DELETE FROM workers WHERE id IN (
         SELECT id FROM workers
-        WHERE beat_at NOT BETWEEN clock_timestamp() - %(timeout)s::interval
-            AND clock_timestamp() + %(timeout)s::interval
+        WHERE beat_at NOT BETWEEN %(now)s::timestamptz - %(timeout)s::interval
+            AND %(now)s::timestamptz + %(timeout)s::interval
         ORDER BY id FOR UPDATE SKIP LOCKED)
     RETURNING id
 """
@@ -72,7 +72,8 @@ async def sweep(connection: Connection, watch: Watch) -> Swept:
         row = await (await connection.execute("SELECT clock_timestamp()")).fetchone()
         if row is None or not watch.see(row[0], time.monotonic()):
             return Swept(may_act=False)
-        silent = await connection.execute(_BURY_SILENT, {"timeout": watch.timeout})
+        # The moment that the watch has judged: the clock may be set at any time.
+        silent = await connection.execute(_BURY_SILENT, {"now": row[0], "timeout": watch.timeout})
         workers = frozenset(row[0] for row in await silent.fetchall())
         if workers:
             await settle_kinds(connection)
