@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PROGRAMS = ("uploads", "imports")
+PROGRAMS = ("uploads", "imports", "queues")
 
 
 def main(arguments: list[str]) -> int:
@@ -19,8 +19,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(name: str, options: list[str]) -> int:
-    command = [sys.executable, str(HERE / f"{name}.py"), *options]
-    return subprocess.run(command, check=False).returncode  # noqa: S603 - our own program
+    command = [sys.executable, "-m", name, *options]
+    return subprocess.run(command, cwd=HERE, check=False).returncode  # noqa: S603 - our own program
 
 
 if __name__ == "__main__":
