@@ -55,18 +55,19 @@ def is_current() -> bool:
     return is_whole() and text_of(STAMP) == fingerprint()
 
 
-def make_venv(uv: Path) -> None:
+def make_venv(uv: Path, folder: Path = VENV) -> None:
     version = wanted_python()
     python = find_python()
     choice = [python] if python else [version, "--managed-python"]
-    say(f"Making .venv with {python or f'a Python {version} that uv downloads'}.")
+    name = folder.relative_to(ROOT)
+    say(f"Making {name} with {python or f'a Python {version} that uv downloads'}.")
     command = [
         str(uv),
         "venv",
         "--quiet",
         "--clear",
         "--no-project",
-        str(VENV),
+        str(folder),
         "--python",
         *choice,
     ]
@@ -74,7 +75,7 @@ def make_venv(uv: Path) -> None:
         command, cwd=ROOT, env=uv_environment(), check=False, stderr=subprocess.PIPE, text=True
     )
     if made.returncode and python:
-        raise SetupError(f"uv could not make .venv:\n{made.stderr.strip()}")
+        raise SetupError(f"uv could not make {name}:\n{made.stderr.strip()}")
     if made.returncode:
         reason = made.stderr.strip().splitlines()[-1].strip()
         raise SetupError(
@@ -85,16 +86,20 @@ def make_venv(uv: Path) -> None:
         )
 
 
-def sync(uv: Path) -> None:
-    """Third-party packages exactly as locked, and the members editable on top."""
-    env = uv_environment()
-    into = ["--python", str(VENV / "bin/python")]
-    locked = ["pip", "sync", "--quiet", "--require-hashes", "locks/dev.txt"]
-    say("Installing what locks/dev.txt lists; the first time may take a minute or two.")
-    run([uv, *locked, *into], env, what="Installing the locked packages")
+def sync_locked(uv: Path, lock: str, folder: Path = VENV) -> None:
+    """Third-party packages exactly as locked, and no others."""
+    say(f"Installing what {lock} lists; the first time may take a minute or two.")
+    locked = ["pip", "sync", "--quiet", "--require-hashes", lock]
+    into = ["--python", str(folder / "bin/python")]
+    run([uv, *locked, *into], uv_environment(), what="Installing the locked packages")
+
+
+def add_workspace(uv: Path) -> None:
+    """The workspace's members, editable, on top of the locked packages."""
     editable = [part for member in members() for part in ("--editable", f"./{member}")]
     workspace = ["pip", "install", "--quiet", "--no-deps", *editable]
-    run([uv, *workspace, *into], env, what="Installing the workspace")
+    into = ["--python", str(VENV / "bin/python")]
+    run([uv, *workspace, *into], uv_environment(), what="Installing the workspace")
 
 
 def warm() -> None:
@@ -114,7 +119,8 @@ def ensure() -> None:
         if not is_whole():
             make_venv(uv)
         STAMP.unlink(missing_ok=True)
-        sync(uv)
+        sync_locked(uv, "locks/dev.txt")
+        add_workspace(uv)
         warm()
         STAMP.write_text(fingerprint(), encoding="utf-8")
 

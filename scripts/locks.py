@@ -1,7 +1,8 @@
 """Writes or checks the locks: hashed requirement files, the same on every platform and registry.
 
 `dev` has everything; a service's lock has what its image needs, in the versions of `dev`, so that
-what is tested is what is shipped; `uv` pins the tool that reads them. A lock is stale when
+what is tested is what is shipped; `uv` pins the tool that reads them; `bench-…` has a rival of the
+queue bench each, apart from all others because their pins conflict. A lock is stale when
 compiling again, with the committed file as preference, changes it: a `pyproject.toml` then asks for
 something that the lock doesn't hold. Compiling asks the registry, so without a network the check
 fails and says so.
@@ -11,6 +12,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +29,12 @@ def _projects() -> list[str]:
 
 def _services() -> dict[str, str]:
     return {Path(path).parent.name: path for path in _projects() if path.startswith("services/")}
+
+
+def _alone() -> list[str]:
+    """The dependency groups that get a lock of their own, whatever the others hold."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+    return [name for name in groups if name != "dev"]
 
 
 def _own_names() -> Iterable[str]:
@@ -48,7 +56,8 @@ def compile_all(folder: Path, *, upgrade: bool) -> None:
     """Make every lock in `folder`, preferring what the committed ones hold."""
     newest = ["--upgrade"] if upgrade else []
     dev = [*_projects(), "--all-extras", "--group", "pyproject.toml:dev"]
-    for name, inputs in {"uv": ["--group", "pyproject.toml:uv"], "dev": dev}.items():
+    alone = {name: ["--group", f"pyproject.toml:{name}"] for name in _alone()}
+    for name, inputs in {**alone, "dev": dev}.items():
         if (LOCKS / f"{name}.txt").exists():
             shutil.copy(LOCKS / f"{name}.txt", folder)
         _compile(folder / f"{name}.txt", [*inputs, *newest])
