@@ -1,7 +1,7 @@
 """Runs every measurement, or those that are named: `run.py uploads --runs 3`.
 
-All run, also after one has failed; the exit code is 1 when a promise isn't held. `chaos` and `queues` take an
-hour each and have options of their own, so they run only when they are named.
+All run, also after one has failed; the exit code is 1 when a promise isn't held. `chaos` and
+`queues` take an hour each and have options of their own, so they run only when they are named.
 """
 
 import os

@@ -1,6 +1,8 @@
 """The broker as a taskiq application uses it, in one process, under both receivers."""
 
 import asyncio
+import os
+import signal
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -363,6 +365,20 @@ async def test_a_helper_process_that_was_killed_is_replaced(app: Application) ->
         app.gate.set()
         await app.has_run("a", "a ended")
         await eventually(app.is_settled)
+
+
+async def test_nothing_is_claimed_while_no_lease_is_renewed(app: Application) -> None:
+    async with app.working():
+        await app.note.kiq("a")
+        await app.has_run("a")
+        worker = app.broker.worker
+        assert worker.helper is not None
+        os.kill(worker.helper.pid, signal.SIGSTOP)
+        await eventually(lambda: not worker.is_renewing)
+        await app.note.kiq("b")
+        assert (await app.stats()).waiting == 1
+        os.kill(worker.helper.pid, signal.SIGCONT)
+        await app.has_run("a", "b")
 
 
 async def test_no_more_tasks_run_than_a_child_may(app: Application) -> None:

@@ -72,10 +72,11 @@ class News(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):
-    """To the worker: a line for its log, or the pod's drain flag where it has changed."""
+    """To the worker: a line for its log, that leases were renewed, or the pod's new drain flag."""
 
     warning: str = ""
     info: str = ""
+    has_renewed: bool = False
     drain: str | None = None
 
 
@@ -161,6 +162,7 @@ class Keeper:
             return
         for queue in self.plan.queues:
             await leases.renew_all(self.client, queue, self.plan.worker)
+        say(Said(has_renewed=True))
 
     async def _tell(self) -> None:
         """Report, each second and when something important has changed."""

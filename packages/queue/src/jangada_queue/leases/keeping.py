@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 import pickle
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,6 +39,9 @@ class Keeping:
         self._news = news
         self._flagged = flagged
         self.process: Process | None = None
+        self._patience = plan.lease.total_seconds() / 2
+        self._renewed_at = -math.inf
+        self._renewed = asyncio.Event()
         self._is_closing = False
 
     async def run(self) -> None:
@@ -67,6 +72,16 @@ class Keeping:
         self._write(process, self._plan)
         return process
 
+    @property
+    def is_renewing(self) -> bool:
+        return time.monotonic() - self._renewed_at <= self._patience
+
+    async def renewing(self) -> None:
+        """Return once leases are being renewed: who claims before that may lose what it claims."""
+        while not self.is_renewing:
+            self._renewed.clear()
+            await self._renewed.wait()
+
     def tell(self) -> None:
         """Tell the news now; the last ones are told once `close` was called."""
         if self.process is not None:
@@ -95,6 +110,9 @@ class Keeping:
                 log.warning(said.warning)
             if said.info:
                 log.info(said.info)
+            if said.has_renewed:
+                self._renewed_at = time.monotonic()
+                self._renewed.set()
             if said.drain is not None:
                 self._flagged(said.drain)
         return has_spoken

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -24,12 +24,13 @@ DRAIN_LOOK: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who claims, from where, and what it understands."""
+    """Who claims, from where, what it understands, and what it waits for before each claim."""
 
     worker: str
     pod: str
     queues: Sequence[str]
     kinds: Callable[[], Collection[str]]
+    renewing: Callable[[], Awaitable[None]]
 
 
 class Source:
@@ -70,6 +71,7 @@ class Source:
 
     async def _attempt(self, count: int) -> list[Delivery]:
         queue, has_token = await self._wait()
+        await self._claimant.renewing()
         claiming = asyncio.ensure_future(self._claim(queue, count, has_token=has_token))
         try:
             answer = await asyncio.shield(claiming)

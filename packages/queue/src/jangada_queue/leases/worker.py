@@ -82,8 +82,6 @@ class LeaseWorker:
         self.slots = plan.slots
         losses = LossPolicy(plan.most_losses, times.lease)
         self.ledger = Ledger(self.client, self.id, losses, changed=self._changed.set)
-        claimant = Claimant(self.id, plan.pod, plan.queues, plan.kinds)
-        self.source = Source(self.client, self.ledger, claimant)
         self._keeping = Keeping(
             Plan(
                 url=plan.url,
@@ -101,11 +99,18 @@ class LeaseWorker:
             news=self._news,
             flagged=self._take_flag,
         )
+        claimant = Claimant(self.id, plan.pod, plan.queues, plan.kinds, self._keeping.renewing)
+        self.source = Source(self.client, self.ledger, claimant)
 
     @property
     def helper(self) -> Process | None:
         """The process that keeps the leases; none between two of them."""
         return self._keeping.process
+
+    @property
+    def is_renewing(self) -> bool:
+        """Whether leases were renewed lately: without it nothing is claimed."""
+        return self._keeping.is_renewing
 
     async def start(self) -> None:
         """Begin. Waits for a Valkey that is absent; raises `UnsafeServer` for another's queue."""
