@@ -113,7 +113,7 @@ async def test_after_a_clock_was_set_back_all_leases_begin_now(client: QueueClie
     await kick(client, "a", "b")
     taken = await claim(client)
     await age(client, taken, -HOUR)
-    assert await leases.rebase(client, QUEUE) == 2
+    assert await client.rebase(QUEUE) == 2
     await age(client, taken, timedelta(seconds=11))
     assert (await sweep(client)).returned == 2
 

@@ -135,6 +135,10 @@ class QueueClient:
         arguments = [int(lease.total_seconds() * 1000), MOST_EXPIRED]
         return [as_text(key) for key in await self.run(queue, "expire", arguments)]
 
+    async def rebase(self, queue: str) -> int:
+        """Begin all leases now, because the server's clock was set back; answers how many."""
+        return int(await self.run(queue, "rebase"))
+
     async def clear_window(self, queue: str) -> int:
         """Forget which messages are out, if none is; answers how many keys that were."""
         return int(await self.run(queue, "clear"))

@@ -1,8 +1,17 @@
-"""Whether a server can be trusted with queues."""
+"""Whether a server can be trusted with queues, and its time."""
+
+from datetime import UTC, datetime
 
 from jangada_queue.client import QueueClient
 from jangada_queue.connection import command, within
 from jangada_queue.errors import UnsafeServer
+
+
+async def server_time(client: QueueClient) -> datetime:
+    """What the server's clock shows."""
+    async with within(client.deadline):
+        seconds, microseconds = await command(client.redis, "TIME")
+    return datetime.fromtimestamp(int(seconds) + int(microseconds) / 1_000_000, UTC)
 
 
 async def check_server(client: QueueClient) -> None:

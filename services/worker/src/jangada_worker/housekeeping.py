@@ -19,8 +19,10 @@ from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import UnsafeServer
 from jangada_queue.rates import DecayedRate
+from jangada_queue.server import server_time
 from jangada_queue.signals import tell
 from jangada_queue.statistics import QueueStats, Upstream, queue_stats, write_upstream
+from jangada_queue.watch import Watch
 from jangada_queue.workers import prune
 from jangada_worker.metrics import DispatcherMetrics
 from jangada_worker.retention import Retention
@@ -41,10 +43,14 @@ class Housekeeping:
     lease: timedelta
     retention: Retention
     prune_after: timedelta = PRUNE_AFTER
+    _watch: Watch = field(init=False)
     _arrivals: dict[str, DecayedRate] = field(default_factory=dict)
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _suspicious: dict[str, tuple[float, int]] = field(default_factory=dict)
     _pruned_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.lease)
 
     def kinds(self, queue: str) -> frozenset[str]:
         """The kinds that the queue's workers know; none where there are no workers."""
@@ -53,6 +59,7 @@ class Housekeeping:
     async def keep(self, dispatched: Collection[str]) -> None:
         """One round over all queues: those that are dispatched, and those with workers."""
         queues = sorted({*dispatched, *await self.connection.run(dispatch.list_queues)})
+        await self._watch_clock(queues)
         for stats in await queue_stats(self.client, queues):
             upstream = await self._say_upstream(stats)
             self.metrics.show(stats, upstream)
@@ -65,6 +72,14 @@ class Housekeeping:
             for queue in queues:
                 await prune(self.client, queue, self.prune_after)
         await self.retention.take_turn()
+
+    async def _watch_clock(self, queues: Collection[str]) -> None:
+        """A clock that was set back would have message leases last until it has caught up."""
+        self._watch.see(await server_time(self.client), time.monotonic())
+        if self._watch.is_set_back:
+            log.warning("Valkey's clock was set back: all message leases begin anew")
+            for queue in queues:
+                await self.client.rebase(queue)
 
     async def _say_upstream(self, stats: QueueStats) -> Upstream:
         queue = stats.queue

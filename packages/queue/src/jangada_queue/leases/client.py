@@ -110,11 +110,6 @@ async def sweep(
     return Sweep.of(await client.run(queue, "sweep", arguments))
 
 
-async def rebase(client: QueueClient, queue: str) -> int:
-    """All leases begin now, because the server's clock was set back."""
-    return int(await client.run(queue, "rebase"))
-
-
 async def surrender(
     client: QueueClient,
     queue: str,

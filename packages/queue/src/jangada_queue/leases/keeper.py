@@ -212,7 +212,7 @@ class Keeper:
         if watch.see(swept.at, time.monotonic()):
             seen[queue] = swept.at
         if watch.is_set_back:
-            await leases.rebase(self.client, queue)
+            await self.client.rebase(queue)
             say(Said(warning="Valkey's clock was set back: all leases begin anew"))
         if swept.returned or swept.buried:
             text = f"{swept.returned} leases of {queue} expired, {swept.buried} for the last time"
