@@ -69,6 +69,8 @@ async def rounds(runtime: Runtime, name: str) -> Figure:
     async with runtime.database.direct() as connection:
         async with indexed_scope(connection, "bench"):
             await connection.execute("DELETE FROM jobs")
+        await connection.execute("VACUUM jobs")
+        async with indexed_scope(connection, "bench"):
             await connection.execute(fill.encode())
         for _ in range(ROUNDS):
             began = time.perf_counter()
