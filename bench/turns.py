@@ -38,7 +38,7 @@ TENANTS = """
     RETURNING id"""
 INSERT = """
     INSERT INTO jobs (tenant_id, id, kind, queue, state, args, max_attempts, concurrency_key)
-    SELECT {tenant}, gen_random_uuid(), {kind}, '{queue}', 'available', '{{}}', 20, {key}
+    SELECT {tenant}, uuidv7(), {kind}, '{queue}', 'available', '{{}}', 20, {key}
     FROM {source}"""
 ONE_TENANT = "(SELECT min(id::text)::uuid FROM tenants)"
 MANY = f"generate_series(1, {FLOOD}) AS n"
