@@ -38,7 +38,7 @@ TENANTS = """
     RETURNING id"""
 INSERT = """
     INSERT INTO jobs (tenant_id, id, kind, queue, state, args, max_attempts, concurrency_key)
-    SELECT {tenant}, gen_random_uuid(), {kind}, '{queue}', 'available', '{{}}', 20, {key}
+    SELECT {tenant}, uuidv7(), {kind}, '{queue}', 'available', '{{}}', 20, {key}
     FROM {source}"""
 ONE_TENANT = "(SELECT min(id::text)::uuid FROM tenants)"
 MANY = f"generate_series(1, {FLOOD}) AS n"
@@ -69,6 +69,8 @@ async def rounds(runtime: Runtime, name: str) -> Figure:
     async with runtime.database.direct() as connection:
         async with indexed_scope(connection, "bench"):
             await connection.execute("DELETE FROM jobs")
+        await connection.execute("VACUUM jobs")
+        async with indexed_scope(connection, "bench"):
             await connection.execute(fill.encode())
         for _ in range(ROUNDS):
             began = time.perf_counter()
