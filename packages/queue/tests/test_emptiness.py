@@ -107,6 +107,16 @@ async def test_a_renewed_flag_stays_the_same(client: QueueClient) -> None:
     assert await workers.flag_drain(client, ["default"], "p1", SOON) != again
 
 
+async def test_all_queues_of_a_pod_have_the_same_flag(client: QueueClient) -> None:
+    """A process says once which flag it has seen."""
+    seen = await workers.flag_drain(client, QUEUES, "p1", SOON)
+    flags = [await client.redis.get(client.keys(queue).drain("p1")) for queue in QUEUES]
+    assert flags == [seen.encode()] * 2
+    await client.redis.delete(client.keys("imports").drain("p1"))
+    assert await workers.flag_drain(client, QUEUES, "p1", SOON, flag=seen) == seen
+    assert await client.redis.get(client.keys("imports").drain("p1")) == seen.encode()
+
+
 async def test_other_pods_do_not_count(client: QueueClient) -> None:
     seen = await flag(client, "p2")
     await report(client, "w1", drain=seen, running=[RunningWork("p2:1", "mail", 1.0)])

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from jangada_queue.client import QueueClient
-from jangada_queue.connection import as_text, command, run, run_each, within
+from jangada_queue.connection import Argument, as_text, command, run, run_each, within
 from jangada_queue.keys import PROTOCOL
 from jangada_queue.scripts import script
 
@@ -121,9 +121,11 @@ async def flag_drain(
     """
     token = flag.partition(":")[0] or secrets.token_hex(8)
     milliseconds = int(ttl.total_seconds() * 1000)
+    standing = ""
     for queue in queues:
-        flag = as_text(await client.run(queue, "drain", [pod, token, milliseconds]))
-    return flag
+        arguments: list[Argument] = [pod, token, milliseconds, standing]
+        standing = as_text(await client.run(queue, "drain", arguments))
+    return standing
 
 
 async def unflag_drain(client: QueueClient, queues: Iterable[str], pod: str) -> None:

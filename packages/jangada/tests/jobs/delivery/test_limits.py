@@ -1,13 +1,14 @@
 """What the grant allows: never more than the limits, whoever published what."""
 
 import asyncio
+import time
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from jangada.db import new_id
+from jangada.db import new_id, utc_now
 from jangada.jobs.delivery.allowance import Allowance, Starts
 from jangada.jobs.delivery.connection import Connection
 from jangada.jobs.delivery.finish import finish
@@ -163,9 +164,12 @@ async def test_the_strictest_of_what_living_workers_say_holds(bench: "Bench") ->
 
 
 async def test_a_limit_that_only_a_dead_worker_named_ends_with_the_sweep(bench: "Bench") -> None:
-    await announce(bench, concurrency_limit=1)
-    await bench.silence(await announce(bench), -60)
-    swept = await sweep(bench.connection, Watch(timedelta(0)))
+    await bench.silence(await announce(bench, concurrency_limit=1), 60)
+    await announce(bench)
+    watch = Watch(timedelta(seconds=30))
+    for ago in (31, 17, 3):
+        watch.see(utc_now() - timedelta(seconds=ago), time.monotonic() - ago)
+    swept = await sweep(bench.connection, watch)
     assert len(swept.workers) == 1
     assert await limits_now(bench.connection) == {}
 

@@ -1,7 +1,8 @@
--- Ask a pod to claim nothing, or go on asking. ARGV: pod, token of whoever asks, milliseconds that it lasts
+-- Ask a pod to claim nothing, or go on asking.
+-- ARGV: pod, token of whoever asks, milliseconds that it lasts, the flag of the pod's other queues ('' for the first)
 -- Returns: the flag, which says since when it stands
 local name = key('drain:' .. ARGV[1])
-local flag = redis.call('GET', name)
+local flag = ARGV[4] ~= '' and ARGV[4] or redis.call('GET', name)
 if not flag or string.match(flag, '^[^:]*') ~= ARGV[2] then
     flag = string.format('%s:%.0f', ARGV[2], milliseconds())
 end
