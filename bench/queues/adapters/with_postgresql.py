@@ -13,7 +13,6 @@ from uuid import UUID
 
 import psycopg
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.config import load_settings
 from jangada.jobs import service
@@ -47,9 +46,6 @@ def prepare() -> None:
 async def producer() -> AsyncIterator[Producer]:
     async with open_runtime(load_settings()) as runtime:
 
-        async def insert(session: AsyncSession, kind: str, index: int) -> None:
-            await service.enqueue(session, KINDS[kind](index=index), tenant_id=TENANT)
-
         async def enqueue(kind: str, index: int) -> float:
             """In for certain is a job from the commit on, not when the wake has been sent."""
             committed: list[float] = []
@@ -59,14 +55,15 @@ async def producer() -> AsyncIterator[Producer]:
                     "after_commit",
                     lambda _: committed.append(time.monotonic()),
                 )
-                await insert(session, kind, index)
+                job = KINDS[kind](index=index)
+                await service.enqueue(session, job, tenant_id=TENANT)
             return committed[0]
 
         async def enqueue_many(kind: str, indexes: range) -> None:
             for start in range(0, len(indexes), BATCH):
+                jobs = [KINDS[kind](index=index) for index in indexes[start : start + BATCH]]
                 async with runtime.database.transaction(TENANT) as session:
-                    for index in indexes[start : start + BATCH]:
-                        await insert(session, kind, index)
+                    await service.enqueue_many(session, jobs, tenant_id=TENANT)
 
         async with runtime.database.read(TENANT):
             pass
