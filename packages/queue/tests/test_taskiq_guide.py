@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "taskiq.md"
 SECONDS = 60
+ONE_AT_A_TIME = ("--workers", "1", "--max-async-tasks", "1")
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def application(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 @asynccontextmanager
 async def worker(folder: Path, *arguments: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "taskiq", "worker", "app:broker", "--workers", "1", *arguments),
+        *(sys.executable, "-m", "taskiq", "worker", "app:broker", *ONE_AT_A_TIME, *arguments),
         cwd=folder,
         start_new_session=True,
     )
@@ -75,11 +76,12 @@ async def test_the_guide_s_application_survives_a_kill(
         async def busy() -> bool:
             return (await stats(valkey_url)).busy == 1
 
-        second = await application.add.kiq(3, 4)
+        more = [await application.add.kiq(number, 4) for number in range(8)]
         await eventually(busy)
         (running,) = (await stats(valkey_url)).workers
         psutil.Process(running.pid).kill()
-        assert (await second.wait_result(timeout=SECONDS)).return_value == 7
+        results = [await each.wait_result(timeout=SECONDS) for each in more]
+        assert [each.return_value for each in results] == [number + 4 for number in range(8)]
 
         async def settled() -> bool:
             found = await stats(valkey_url)
