@@ -307,6 +307,31 @@ async def test_acknowledged_before_it_runs(app: Application) -> None:
         await app.has_run(0)
 
 
+async def test_what_was_acknowledged_early_is_busy_until_it_ends(app: Application) -> None:
+    """Its lease is over and its work isn't: the pod is not empty."""
+
+    @app.broker.task("early", ack_type="when_received")
+    async def early() -> None:
+        await app.gate.wait()
+        app.ran.append("early")
+
+    async with app.working():
+        await early.kiq()
+
+        async def is_busy_without_a_lease() -> bool:
+            found = await app.stats()
+            return (found.busy, found.claimed, found.waiting) == (1, 0, 0)
+
+        await eventually(is_busy_without_a_lease)
+        app.gate.set()
+        await app.has_run("early")
+
+        async def is_idle() -> bool:
+            return (await app.stats()).busy == 0
+
+        await eventually(is_idle)
+
+
 @BOTH
 async def test_every_connection_killed_aborts_nothing(
     app: Application, receiver: type[Receiver]

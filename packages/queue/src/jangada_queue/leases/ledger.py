@@ -55,6 +55,9 @@ class Delivery:
     settled: asyncio.Future[bool] | None = None
     """From the ending on; whether it counted, once Valkey has said so."""
 
+    runs: bool = False
+    """Whether its callback runs, which it may for long after an early acknowledgement."""
+
 
 @dataclass(frozen=True, slots=True)
 class LossPolicy:
@@ -86,7 +89,7 @@ class Ledger:
 
     @property
     def deliveries(self) -> frozenset[Delivery]:
-        """All whose leases haven't ended."""
+        """All whose leases haven't ended, or whose callbacks run."""
         return frozenset(self._deliveries)
 
     def running(self) -> list[RunningWork]:
@@ -94,7 +97,7 @@ class Ledger:
         return [
             RunningWork(delivery.claim.key, delivery.claim.kind, now - delivery.started)
             for delivery in self._deliveries
-            if delivery.started is not None
+            if delivery.started is not None and delivery.runs
         ]
 
     def take_completed(self) -> Mapping[str, ServiceTimes]:
@@ -110,11 +113,12 @@ class Ledger:
     def start(self, delivery: Delivery, callback: asyncio.Task[Any]) -> None:
         """Its callback runs from here on, as this task; with the task the lease ends."""
         if delivery.started is None:
-            delivery.started = time.monotonic()
+            delivery.started, delivery.runs = time.monotonic(), True
             callback.add_done_callback(lambda task: self._callback_ended(delivery, task))
             self._changed()
 
     def _callback_ended(self, delivery: Delivery, task: asyncio.Task[Any]) -> None:
+        delivery.runs = False
         if delivery.ending is not None:
             self._forget(delivery)
         elif task.cancelled():
@@ -209,5 +213,7 @@ class Ledger:
         self._forget(delivery)
 
     def _forget(self, delivery: Delivery) -> None:
-        self._deliveries.discard(delivery)
+        """Once its ending is confirmed and its callback has ended, whichever comes last."""
+        if not delivery.runs and delivery.settled is not None and delivery.settled.done():
+            self._deliveries.discard(delivery)
         self._changed()

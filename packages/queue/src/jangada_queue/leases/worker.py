@@ -28,9 +28,6 @@ log = logging.getLogger(__name__)
 TURN: Final = 0.25
 """A signal that comes while the loop waits is noticed after so many seconds."""
 
-STOPPING: Final = "stopping"
-"""What a worker that stops says instead of a flag."""
-
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
