@@ -89,12 +89,19 @@ def test_nothing_that_a_terminal_would_act_on_gets_through() -> None:
 
 def test_a_reader_that_stops_reading_stops_nobody() -> None:
     reading, writing = os.pipe()
-    output = JsonOutput(os.fdopen(writing, "w"))
+    stream = os.fdopen(writing, "w")
+    before = set(threading.enumerate())
+    output = JsonOutput(stream)
+    (writer,) = set(threading.enumerate()) - before
     for _ in range(5_000):
         output.say("log", process="api", record={"event": "x" * 1000})
     output.close()
     with os.fdopen(reading) as reader:
         assert json.loads(reader.readline())["event"] == "log"
+    output.close()
+    writer.join()
+    with pytest.raises(BrokenPipeError):
+        stream.close()
 
 
 def test_a_reader_that_is_gone_is_no_error() -> None:

@@ -135,9 +135,15 @@ class Heart:
 
     async def _register(self, connection: Connection, children: Iterable[Child]) -> None:
         for child in children:
-            worker = new_id()
-            await workers.register(connection, self._describe(worker, child))
-            child.identify(worker)
+            worker, is_taken = new_id(), False
+            try:
+                await workers.register(connection, self._describe(worker, child))
+                is_taken = child in self._children()
+            finally:  # its process may have ended meanwhile, or the commit's answer been lost
+                if is_taken:
+                    child.identify(worker)
+                else:
+                    self.bury(worker, in_order=False)
 
     async def _bury(self, connection: Connection) -> list[str]:
         departed = tuple(self._departed)
