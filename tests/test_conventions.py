@@ -200,7 +200,7 @@ def hands_on(function: Function) -> bool:
 
 def in_system_scope(production: Sequence[Source]) -> set[str]:
     """Whatever opens the system's scope, also through a scope that is made of it."""
-    names = {"system_transaction", "system_scope"}
+    names = {"system_transaction", "system_scope", "open_system_session"}
     while True:
         found = list(callers(production, names))
         scopes = names | {function.name for _, function in found if hands_on(function)}

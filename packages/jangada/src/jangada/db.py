@@ -7,8 +7,9 @@ Guarantees
   so that it survives neither the transaction nor a pooled connection. Without a tenant a session
   sees 0 rows of tenant tables.
 - Work that belongs to no single tenant runs in `system_transaction(reason)` or, on a direct
-  connection, in `system_scope(connection, reason)`; a test lists the callers of both. What touches
-  no table of ours, such as a session's temporary ones, runs in `plain_scope(connection)`.
+  connection, in `system_scope(connection, reason)`, or in a session that does nothing else
+  (`open_system_session`); a test lists the callers of all three. What touches no table of ours, such
+  as a session's temporary ones, runs in `plain_scope(connection)`.
 - A block that swallowed the error of a statement does not end quietly: PostgreSQL would answer its
   COMMIT by a rollback, so `TransactionAborted` is raised instead.
 - After a commit the transaction's notices (a queue has work, a job is to be cancelled) are handed
@@ -436,9 +437,26 @@ async def system_scope(
     """One transaction that sees every tenant's rows, on a direct connection; commits at the end."""
     log.debug("system_transaction", reason=reason)
     async with connection.transaction():
-        await connection.execute(_SCOPE_SQL, ("", "system"))
+        if not is_system_session(connection):
+            await connection.execute(_SCOPE_SQL, ("", "system"))
         yield connection
         _refuse_aborted(connection)
+
+
+async def open_system_session(connection: Connection, reason: str) -> None:
+    """Have each statement from here on see every tenant's rows, also one without a transaction.
+
+    For a direct connection that does nothing else until it is closed: a scope for each transaction
+    costs an exchange with the server, and a single statement needs no transaction around it.
+    """
+    log.debug("system_session", reason=reason)
+    await connection.execute("SELECT set_config('jangada.scope', 'system', false)")
+    connection.is_system = True
+
+
+def is_system_session(connection: psycopg.AsyncConnection[TupleRow]) -> bool:
+    """Whether every statement on the connection sees every tenant's rows."""
+    return isinstance(connection, Connection) and connection.is_system
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import typer
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from jangada.config import Settings, load_settings
@@ -61,7 +62,7 @@ type Service = Callable[[Runtime, CollectorRegistry, Stop], Awaitable[None]]
 def _serve(settings: Settings, name: str, service: Service) -> None:
     logging.getLogger("taskiq").setLevel(logging.WARNING)
     with tracing(settings.telemetry, name):
-        asyncio.run(_run(settings, name, service))
+        asyncio.run(_run(settings, name, service), loop_factory=uvloop.new_event_loop)
 
 
 async def _run(settings: Settings, name: str, service: Service) -> None:

@@ -8,11 +8,9 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from taskiq.receiver import Receiver
-
 from jangada.jobs import registry
 from jangada.jobs.context import JobContext
-from jangada.jobs.delivery.connection import DirectConnection
+from jangada.jobs.delivery.connection import DirectConnection, Manner
 from jangada.jobs.delivery.grant import GrantedJob
 from jangada.jobs.delivery.kinds import facts_of
 from jangada.runtime import Runtime
@@ -20,7 +18,7 @@ from jangada.telemetry import get_logger
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.patience import Pauses, Stop, wait_at_most
 from jangada_queue.signals import cancel_nudges, tell
-from jangada_worker.child.broker import JobBroker
+from jangada_worker.child.broker import JobBroker, JobReceiver
 from jangada_worker.child.endings import EndingWriter
 from jangada_worker.child.intake import Desk, Intake
 from jangada_worker.child.progress import ProgressReporter
@@ -77,10 +75,13 @@ class ChildWorker:
         self._flag = ""
         self._slots = Slots(worker.slots)
         self._connections = [
-            DirectConnection(runtime.database, deadline=STATEMENT_DEADLINE) for _ in range(2)
+            DirectConnection(runtime.database, deadline=STATEMENT_DEADLINE, manner=Manner.PROBING)
+            for _ in range(2)
         ]
         granting, finishing = self._connections
-        self._endings = EndingWriter(finishing, runtime.queue)
+        self._endings = EndingWriter(
+            finishing, runtime.queue, running=lambda: len(self._running)
+        )
         self._threads = ThreadPoolExecutor(worker.slots, thread_name_prefix="job")
         self._shop = Workshop(runtime, self._threads, self._endings.write, self._ended.append)
         self._broker = JobBroker(self._run_job)
@@ -124,9 +125,7 @@ class ChildWorker:
     async def _work(self) -> None:
         """Take and run jobs until the drain is asked for, and then to its end."""
         finish = asyncio.Event()
-        receiver = Receiver(
-            self._broker, executor=self._threads, max_async_tasks=self._slots.capacity
-        )
+        receiver = JobReceiver(self._broker, self._threads)
         async with asyncio.TaskGroup() as group:
             receiving = group.create_task(receiver.listen(finish))
             taking = group.create_task(self._intake.run())

@@ -6,11 +6,15 @@ lease is the beat of the parent. What is handed over is only a key; the job itse
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import Executor
 from typing import Final, override
 
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+from taskiq.abc.formatter import TaskiqFormatter
 from taskiq.message import TaskiqMessage
+from taskiq.receiver import Receiver
 
+from jangada_queue.patience import unless
 from jangada_worker.executor import Execution
 
 TASK: Final = "jangada.run"
@@ -20,14 +24,34 @@ class NotForPublishing(TypeError):
     """Jobs are rows: they are enqueued in PostgreSQL, never through this broker."""
 
 
+class KeyFormatter(TaskiqFormatter):
+    """A message is the key of what was handed over, and no more."""
+
+    @override
+    def dumps(self, message: TaskiqMessage) -> BrokerMessage:
+        return BrokerMessage(
+            task_id=message.task_id,
+            task_name=message.task_name,
+            message=message.task_id.encode(),
+            labels={},
+        )
+
+    @override
+    def loads(self, message: bytes) -> TaskiqMessage:
+        key = message.decode()
+        return TaskiqMessage(task_id=key, task_name=TASK, labels={}, args=[key], kwargs={})
+
+
 class JobBroker(AsyncBroker):
-    """Feeds taskiq's receiver. The receiver asks for a message only when it can run one."""
+    """Keeps what was granted until a receiver asks for it."""
 
     def __init__(self, run: Callable[[Execution], Awaitable[None]]) -> None:
         super().__init__()
         self.is_worker_process = True
-        self._granted: asyncio.Queue[Execution] = asyncio.Queue()
+        self.formatter = KeyFormatter()
+        self._granted: dict[str, Execution] = {}
         self._handed_over: dict[str, Execution] = {}
+        self._has_some = asyncio.Event()
 
         async def start(key: str) -> None:
             await run(self._handed_over.pop(key))
@@ -36,14 +60,24 @@ class JobBroker(AsyncBroker):
 
     def put(self, execution: Execution) -> None:
         """Have the receiver run a granted job."""
-        self._granted.put_nowait(execution)
+        self._granted[execution.job.key] = execution
+        self._has_some.set()
 
     def take_back(self) -> list[Execution]:
         """What the receiver has not asked for; it is the caller's again."""
-        executions = []
-        while not self._granted.empty():
-            executions.append(self._granted.get_nowait())
+        executions = list(self._granted.values())
+        self._granted.clear()
         return executions
+
+    async def take(self) -> list[bytes]:
+        """The messages of all that was granted, once there is any."""
+        while not self._granted:
+            self._has_some.clear()
+            await self._has_some.wait()
+        keys = [key.encode() for key in self._granted]
+        self._handed_over.update(self._granted)
+        self._granted.clear()
+        return keys
 
     @override
     async def kick(self, message: BrokerMessage) -> None:
@@ -52,11 +86,25 @@ class JobBroker(AsyncBroker):
     @override
     async def listen(self) -> AsyncGenerator[bytes | AckableMessage]:
         while True:
-            execution = await self._granted.get()
-            # Nothing is awaited between here and the receiver, so nothing can get lost.
-            key = execution.job.key
-            self._handed_over[key] = execution
-            message = TaskiqMessage(
-                task_id=key, task_name=TASK, labels={}, args=[], kwargs={"key": key}
-            )
-            yield self.formatter.dumps(message).message
+            for message in await self.take():
+                yield message
+
+
+class JobReceiver(Receiver):
+    """Starts at once what was granted: it has its slots already.
+
+    (Taskiq's own asks for a message at a time, through three tasks and two queues each.)
+    """
+
+    def __init__(self, broker: JobBroker, executor: Executor) -> None:
+        # The task has one parameter, which isn't from outside.
+        super().__init__(broker, executor=executor, validate_params=False)
+        self._jobs = broker
+
+    @override
+    async def listen(self, finish_event: asyncio.Event) -> None:
+        """Run what is granted until the event, then wait for what runs."""
+        async with asyncio.TaskGroup() as running:
+            while not finish_event.is_set():
+                for message in await unless(finish_event, self._jobs.take()) or ():
+                    running.create_task(self.callback(message))

@@ -6,6 +6,7 @@ is given up.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,12 +20,15 @@ from jangada.jobs.models import JobState
 from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable
-from jangada_queue.patience import Pauses
+from jangada_queue.patience import Pauses, wait_at_most
 from jangada_queue.signals import tell
 
 log = get_logger(__name__)
 
 BATCH: Final = 200
+
+LINGER: Final = 0.003
+"""How long an ending waits for others at most, in seconds. Most of a commit is its own wait."""
 
 
 @dataclass(slots=True)
@@ -34,26 +38,42 @@ class _Pending:
 
 
 class EndingWriter:
-    """One statement is under way at a time; the next takes everything that came meanwhile."""
+    """One statement is under way at a time; the next takes everything that came meanwhile.
 
-    def __init__(self, connection: DirectConnection, queue: QueueClient) -> None:
+    While fewer than half of what runs has ended, more is waited for, though not for long: short
+    jobs end together. `running` says how many run, those that have ended and wait among them.
+    """
+
+    def __init__(
+        self, connection: DirectConnection, queue: QueueClient, *, running: Callable[[], int]
+    ) -> None:
         self._connection = connection
         self._queue = queue
+        self._running = running
         self._waiting: list[_Pending] = []
         self._woken = asyncio.Event()
+        self._enough = asyncio.Event()
 
     async def write(self, ending: Ending) -> bool:
         """Whether the ending counts: False when another attempt owns the job now."""
         pending = _Pending(ending, asyncio.get_running_loop().create_future())
         self._waiting.append(pending)
         self._woken.set()
+        if self._has_enough():
+            self._enough.set()
         return await pending.written
+
+    def _has_enough(self) -> bool:
+        return len(self._waiting) >= min(BATCH, self._running() / 2)
 
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
             await self._woken.wait()
             self._woken.clear()
+            self._enough.clear()
+            if not self._has_enough():
+                await wait_at_most(self._enough.wait(), LINGER)
             while batch := self._waiting[:BATCH]:
                 del self._waiting[: len(batch)]
                 await self._write(batch)

@@ -34,6 +34,10 @@ log = get_logger(__name__)
 WORK_WAIT: Final = timedelta(seconds=1)
 """How long a wait for work lasts at most: then it is looked for, should a token have got lost."""
 
+LINGER: Final = 0.003
+"""How long a free slot waits at most, in seconds, for half of them to be: short jobs end together,
+and are claimed and granted in one step."""
+
 DRAIN_LOOK: Final = 0.25
 """How often a draining pod looks whether it may claim again, in seconds."""
 
@@ -69,6 +73,8 @@ class Intake:
         self._turns = 0
         self._reconciled_at = time.monotonic()
         self._is_doubtful = False
+        self._has_more = False
+        """Whether something waited in the only queue after the last claim: it needs no token."""
 
     def identify(self, worker: UUID) -> None:
         """Claim under this id from now on."""
@@ -85,6 +91,7 @@ class Intake:
                     log.info("jobs are taken again")
                 pauses.reset()
             except (QueueUnavailable, Unavailable, psycopg.Error) as error:
+                self._has_more = False
                 if pauses.is_first:
                     log.warning("no jobs are taken for now", error=error)
                 await pause(self.stop, pauses.take())
@@ -94,12 +101,11 @@ class Intake:
         free = await unless(self.stop, self.desk.slots.wait_free())
         if free is None or self._worker is None:
             return
+        if self._has_more:
+            half = self.desk.slots.capacity // 2
+            await unless(self.stop, wait_at_most(self.desk.slots.wait_free(half), LINGER))
         await self._reconcile(self._worker)
-        queues = self._rotated()
-        woken = await unless(self.stop, self.desk.client.wait_for_work(queues, WORK_WAIT))
-        if self.stop.is_set():
-            return
-        claims = await self._claim([woken] if woken else queues, has_token=woken is not None)
+        claims = await self._take()
         if claims:
             with self._in_hand(len(claims)):
                 await self._start(self._worker, claims)
@@ -111,6 +117,15 @@ class Intake:
             yield
         finally:
             self.claiming -= count
+
+    async def _take(self) -> list[Claim]:
+        """What a queue that has work gives. Without a token all are asked: one may have got lost."""
+        queues, woken = self._rotated(), None
+        if not self._has_more:
+            woken = await unless(self.stop, self.desk.client.wait_for_work(queues, WORK_WAIT))
+            if self.stop.is_set():
+                return []
+        return await self._claim([woken] if woken else queues, has_token=woken is not None)
 
     def _rotated(self) -> list[str]:
         """The queues, another one first each time, so that none starves behind its neighbours."""
@@ -134,7 +149,9 @@ class Intake:
                     has_token=has_token,
                 )
             claims += answer.claims
+            self._has_more = answer.waiting > 0 and len(desk.queues) == 1
             if answer.is_draining:
+                self._has_more = False
                 await pause(self.stop, DRAIN_LOOK)
                 break
         return claims

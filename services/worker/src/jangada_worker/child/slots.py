@@ -22,9 +22,9 @@ class Slots:
         self.taken -= count
         self._changed.set()
 
-    async def wait_free(self) -> int:
-        """Return how many are free, once any is."""
-        while self.free == 0:
+    async def wait_free(self, at_least: int = 1) -> int:
+        """Return how many are free, once there are so many."""
+        while self.free < at_least:
             await self._wait_for_change()
         return self.free
 

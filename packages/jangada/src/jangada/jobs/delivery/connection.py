@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
+from enum import StrEnum, auto
 from typing import Final, LiteralString
 
 import psycopg
@@ -12,9 +13,25 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from jangada import connections
-from jangada.db import Database, DatabaseUnavailable, system_scope, translate
+from jangada.db import (
+    Database,
+    DatabaseUnavailable,
+    open_system_session,
+    system_scope,
+    translate,
+)
 
 type Connection = psycopg.AsyncConnection[TupleRow]
+
+
+class Manner(StrEnum):
+    """How the planner is to go about the statements of a transaction, or of a whole session."""
+
+    INDEXED = auto()
+    """Statements that walk the indexes of jobs, whatever statistics say."""
+    PROBING = auto()
+    """Statements about jobs that are named by their keys: one probe each."""
+
 
 # Statistics are always wrong about a queue: it was full when they were taken and is empty now, or
 # the other way round, and policies with OR make every estimate a guess. The partial indexes are
@@ -22,18 +39,22 @@ type Connection = psycopg.AsyncConnection[TupleRow]
 # (measured with 100,000 waiting jobs: 6 ms instead of 48 ms a round). A plan is kept for as long as
 # the connection: one that was made while there were few jobs would read all of them when there are
 # many (20 jobs granted beside 300,000 finished ones: 8 ms instead of 95 ms).
-_FOLLOW_INDEXES: Final[LiteralString] = """
-    SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-        set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
-        set_config('idle_in_transaction_session_timeout', %s, true)
-"""
-
-# A batch of jobs that are named by their keys: one probe each.
-_PROBE: Final[LiteralString] = """
-    SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-        set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-        set_config('idle_in_transaction_session_timeout', %s, true)
-"""
+_SETTINGS: Final[dict[Manner, LiteralString]] = {
+    Manner.INDEXED: """
+        SELECT set_config('idle_in_transaction_session_timeout', %(idle)s, %(is_local)s),
+            set_config('enable_seqscan', 'off', %(is_local)s),
+            set_config('enable_bitmapscan', 'off', %(is_local)s),
+            set_config('enable_sort', 'off', %(is_local)s),
+            set_config('enable_incremental_sort', 'off', %(is_local)s)
+    """,
+    Manner.PROBING: """
+        SELECT set_config('idle_in_transaction_session_timeout', %(idle)s, %(is_local)s),
+            set_config('enable_seqscan', 'off', %(is_local)s),
+            set_config('enable_bitmapscan', 'off', %(is_local)s),
+            set_config('enable_hashjoin', 'off', %(is_local)s),
+            set_config('enable_mergejoin', 'off', %(is_local)s)
+    """,
+}
 
 _BRIEFLY: Final[LiteralString] = (
     "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
@@ -59,21 +80,46 @@ second: with one of an empty table each grant read all of 100,000 new jobs (500 
 
 @asynccontextmanager
 async def indexed_scope(connection: Connection, reason: str) -> AsyncIterator[None]:
-    """System scope for statements that walk the indexes of jobs, whatever statistics say.
+    """System scope for statements that walk the indexes of jobs.
 
     PostgreSQL ends the transaction should this process freeze in it.
     """
-    async with system_scope(connection, reason):
-        await connection.execute(_FOLLOW_INDEXES, (_LONGEST_IDLE,))
+    async with _scope(connection, reason, Manner.INDEXED):
         yield
 
 
 @asynccontextmanager
 async def probing_scope(connection: Connection, reason: str) -> AsyncIterator[None]:
-    """System scope for statements about jobs that are named by their keys."""
-    async with system_scope(connection, reason):
-        await connection.execute(_PROBE, (_LONGEST_IDLE,))
+    """System scope for statements about jobs that are named by their keys; else as above."""
+    async with _scope(connection, reason, Manner.PROBING):
         yield
+
+
+@asynccontextmanager
+async def probing_statement(connection: Connection, reason: str) -> AsyncIterator[None]:
+    """As `probing_scope`, for one statement: in a session for such it is a transaction itself."""
+    if _is_for(connection, Manner.PROBING):
+        yield
+    else:
+        async with probing_scope(connection, reason):
+            yield
+
+
+@asynccontextmanager
+async def _scope(connection: Connection, reason: str, manner: Manner) -> AsyncIterator[None]:
+    async with system_scope(connection, reason):
+        if not _is_for(connection, manner):
+            await _set(connection, manner, is_local=True)
+        yield
+
+
+def _is_for(connection: Connection, manner: Manner) -> bool:
+    return isinstance(connection, connections.Connection) and connection.manner == manner
+
+
+async def _set(connection: Connection, manner: Manner, *, is_local: bool) -> None:
+    parameters = {"idle": _LONGEST_IDLE, "is_local": is_local}
+    await connection.execute(_SETTINGS[manner], parameters)
 
 
 async def be_brief(connection: Connection) -> None:
@@ -87,11 +133,17 @@ class DirectConnection:
     Opening it may take as long as `deadline`, and the work again as long; then it is hung up. Work
     that fails in a way that leaves it in doubt closes it, so that the next one begins on a sound
     connection. Work must be repeatable: whether it took effect isn't known after an error.
+
+    Its session is in the system's scope and has the manner from its start, so that a scope is a
+    transaction and no more, and a statement needs no scope.
     """
 
-    def __init__(self, database: Database, *, deadline: timedelta) -> None:
+    def __init__(
+        self, database: Database, *, deadline: timedelta, manner: Manner = Manner.INDEXED
+    ) -> None:
         self._database = database
         self._deadline = deadline
+        self._manner = manner
         self._lock = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._connection: connections.Connection | None = None
@@ -132,7 +184,11 @@ class DirectConnection:
     async def _open(self) -> connections.Connection:
         if self._connection is None or self._connection.closed:
             await self._stack.aclose()
-            self._connection = await self._stack.enter_async_context(self._database.direct())
+            connection = await self._stack.enter_async_context(self._database.direct())
+            await open_system_session(connection, "delivery")
+            await _set(connection, self._manner, is_local=False)
+            connection.manner = self._manner
+            self._connection = connection
         return self._connection
 
     async def _close(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final, LiteralString
 from uuid import UUID
 
-from jangada.jobs.delivery.connection import Connection, probing_scope
+from jangada.jobs.delivery.connection import Connection, probing_statement
 from jangada.jobs.delivery.policy import Ending, encode_error
 
 # A job that would run again although somebody asked to cancel it is cancelled instead.
@@ -57,6 +57,6 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> frozenset
         "dones": [ending.done for ending in endings],
         "totals": [ending.total for ending in endings],
     }
-    async with probing_scope(connection, "finish"):
+    async with probing_statement(connection, "finish"):
         cursor = await connection.execute(_FINISH, parameters)
         return frozenset(row[0] for row in await cursor.fetchall())

@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from jangada.jobs.delivery.allowance import count_granted, measure, measure_tenants
-from jangada.jobs.delivery.connection import Connection, probing_scope
+from jangada.jobs.delivery.connection import Connection, probing_scope, probing_statement
 from jangada.jobs.delivery.kinds import lock_limits
 from jangada.jobs.delivery.tickets import ALONE_FROM, Ticket
 
@@ -94,7 +94,7 @@ async def grant(
     limited = [ticket for ticket in tickets if ticket.is_limited]
     granted = []
     if free:
-        async with probing_scope(connection, "grant"):
+        async with probing_statement(connection, "grant"):
             granted += await asked.grant(free, is_limited=False)
     if limited:
         async with probing_scope(connection, "grant"):
