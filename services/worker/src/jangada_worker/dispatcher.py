@@ -172,7 +172,7 @@ class Dispatcher:
                 return Round.HELD
             limits = await held.limits()
             on_offer = await self._client.on_offer(queue, with_messages=bool(limits))
-            limit = max(self._jobs.min_window, await held.slots())
+            limit = max(self._jobs.min_window, held.slots)
             offers, turn = list[Offer](), ""
             if (need := limit - on_offer.waiting) > 0:
                 kinds = self._house.kinds(queue)

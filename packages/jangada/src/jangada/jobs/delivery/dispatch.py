@@ -72,9 +72,11 @@ _PROMOTE: Final[LiteralString] = """
     FROM due WHERE jobs.tenant_id = due.tenant_id AND jobs.id = due.id
 """
 
-_SLOTS: Final[LiteralString] = (
-    "SELECT coalesce(sum(slots), 0) FROM workers WHERE %(queue)s = ANY (queues)"
-)
+_BEGIN: Final[LiteralString] = """
+    SELECT pg_try_advisory_xact_lock(hashtext('jangada.dispatch'), hashtext(%(queue)s)),
+        (SELECT coalesce(sum(slots), 0) FROM workers WHERE %(queue)s = ANY (queues)),
+        EXISTS (SELECT 1 FROM job_kinds WHERE is_limited)
+"""
 
 # Up to `most` rows are counted and compared, which is all of them but in a long queue. That one is
 # walked from lane to lane beside it, as far as `lanes` of them.
@@ -157,19 +159,19 @@ async def promote(connection: Connection, queue: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A round in progress: nobody else selects from its queue."""
+    """A round in progress: nobody else selects from its queue.
+
+    `slots` is how many jobs the queue's workers run at once.
+    """
 
     connection: Connection
     queue: str
-
-    async def slots(self) -> int:
-        """How many jobs the queue's workers run at once."""
-        row = await (await self.connection.execute(_SLOTS, {"queue": self.queue})).fetchone()
-        return int(row[0]) if row else 0
+    slots: int
+    has_limits: bool
 
     async def limits(self) -> dict[str, KindLimits]:
         """The limits that hold now, by kind."""
-        return await read_limits(self.connection)
+        return await read_limits(self.connection) if self.has_limits else {}
 
     async def choose(
         self,
@@ -217,11 +219,9 @@ async def dispatch_round(connection: Connection, queue: str) -> AsyncIterator[Ro
     Whoever holds the queue's lock is its only writer; dying releases it.
     """
     async with indexed_scope(connection, "dispatch"):
-        cursor = await connection.execute(
-            "SELECT pg_try_advisory_xact_lock(hashtext('jangada.dispatch'), hashtext(%s))", (queue,)
-        )
-        row = await cursor.fetchone()
-        yield Round(connection, queue) if row and row[0] else None
+        cursor = await connection.execute(_BEGIN, {"queue": queue})
+        ((is_held, slots, has_limits),) = await cursor.fetchall()
+        yield Round(connection, queue, int(slots), has_limits) if is_held else None
 
 
 async def upstream(

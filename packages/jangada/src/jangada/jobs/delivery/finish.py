@@ -7,6 +7,7 @@ from uuid import UUID
 from jangada.jobs.delivery.connection import Connection, probing_statement
 from jangada.jobs.delivery.policy import Ending, encode_error
 
+# Rows are locked in the order of their ids, each by one probe of the primary key (see the grant).
 # A job that would run again although somebody asked to cancel it is cancelled instead.
 _FINISH: Final[LiteralString] = """
     WITH ended AS (
@@ -15,13 +16,15 @@ _FINISH: Final[LiteralString] = """
             %(extras)s::integer[], %(dones)s::bigint[], %(totals)s::bigint[])
         AS e (tenant_id, id, attempt, state, result, error, delay, extra, done, total)
     ), fenced AS (
-        SELECT ended.*, CASE WHEN jobs.cancel_requested_at IS NOT NULL
+        SELECT ended.*, CASE WHEN held.is_to_cancel
             AND ended.state IN ('available', 'scheduled', 'retryable')
             THEN 'cancelled' ELSE ended.state END AS next_state
-        FROM jobs
-        JOIN ended ON ended.tenant_id = jobs.tenant_id AND ended.id = jobs.id
-        WHERE jobs.attempt = ended.attempt AND jobs.state = 'running'
-        ORDER BY jobs.id FOR UPDATE OF jobs
+        FROM ended CROSS JOIN LATERAL (
+            SELECT jobs.cancel_requested_at IS NOT NULL AS is_to_cancel FROM jobs
+            WHERE jobs.tenant_id = ended.tenant_id AND jobs.id = ended.id
+                AND jobs.attempt = ended.attempt AND jobs.state || '' = 'running'
+            FOR UPDATE OF jobs
+        ) held
     )
     UPDATE jobs SET state = fenced.next_state, worker_id = NULL, result = fenced.result::jsonb,
         errors = CASE WHEN fenced.error IS NULL THEN jobs.errors
@@ -44,6 +47,7 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> frozenset
 
     Where the answer lacks a job its lease was lost, or it is finished already (a repetition).
     """
+    endings = sorted(endings, key=_in_order_of_locks)
     jobs = [ending.job for ending in endings]
     parameters = {
         "tenants": [job.tenant_id for job in jobs],
@@ -60,3 +64,7 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> frozenset
     async with probing_statement(connection, "finish"):
         cursor = await connection.execute(_FINISH, parameters)
         return frozenset(row[0] for row in await cursor.fetchall())
+
+
+def _in_order_of_locks(ending: Ending) -> UUID:
+    return ending.job.job_id

@@ -18,18 +18,23 @@ from jangada.jobs.delivery.tickets import ALONE_FROM, Ticket
 
 # Rows are locked in the order of their ids, so that overlapping batches cannot deadlock; a row that
 # somebody else holds is left to them (its ticket is forgotten, and published again if need be).
+# Each ticket is one probe of the primary key, whatever statistics say: nothing can be joined to a
+# lateral subquery that locks before it is asked row by row, and `state || ''` matches no partial
+# index. (Joined, all that was available was read for each batch: 380 µs a job instead of 30.)
 _GRANT: Final[LiteralString] = """
-    WITH wanted AS (
-        SELECT * FROM unnest(%(tenants)s::uuid[], %(ids)s::uuid[], %(attempts)s::integer[])
-            AS w (tenant_id, id, attempt)
-    ), granted AS (
-        SELECT jobs.tenant_id, jobs.id FROM jobs
-        JOIN wanted ON wanted.tenant_id = jobs.tenant_id AND wanted.id = jobs.id
-        WHERE jobs.attempt = wanted.attempt AND jobs.state = 'available'
-            AND (jobs.crashes < %(alone_from)s OR %(is_alone)s)
-            AND (%(is_limited)s OR NOT EXISTS (
-                SELECT 1 FROM job_kinds WHERE job_kinds.kind = jobs.kind AND is_limited))
-        ORDER BY jobs.id FOR UPDATE OF jobs SKIP LOCKED
+    WITH granted AS (
+        SELECT held.*
+        FROM unnest(%(tenants)s::uuid[], %(ids)s::uuid[], %(attempts)s::integer[])
+            AS wanted (tenant_id, id, attempt)
+        CROSS JOIN LATERAL (
+            SELECT jobs.tenant_id, jobs.id FROM jobs
+            WHERE jobs.tenant_id = wanted.tenant_id AND jobs.id = wanted.id
+                AND jobs.attempt = wanted.attempt AND jobs.state || '' = 'available'
+                AND (jobs.crashes < %(alone_from)s OR %(is_alone)s)
+                AND (%(is_limited)s OR NOT EXISTS (
+                    SELECT 1 FROM job_kinds WHERE job_kinds.kind = jobs.kind AND is_limited))
+            FOR UPDATE OF jobs SKIP LOCKED
+        ) held
     )
     UPDATE jobs SET state = 'running', attempt = attempt + 1, worker_id = %(worker)s,
         started_at = clock_timestamp(), updated_at = clock_timestamp(), revision = revision + 1,
@@ -111,7 +116,8 @@ class _Asked:
     is_alone: bool
 
     async def grant(self, tickets: Sequence[Ticket], *, is_limited: bool) -> list[GrantedJob]:
-        parameters = {**self._parameters(tickets), "is_limited": is_limited}
+        in_order = sorted(tickets, key=_in_order_of_locks)
+        parameters = {**self._parameters(in_order), "is_limited": is_limited}
         async with self.connection.cursor(row_factory=class_row(GrantedJob)) as cursor:
             await cursor.execute(_GRANT, parameters)
             return await cursor.fetchall()
@@ -147,3 +153,7 @@ class _Asked:
             "is_alone": self.is_alone,
             "alone_from": ALONE_FROM,
         }
+
+
+def _in_order_of_locks(ticket: Ticket) -> UUID:
+    return ticket.job_id
