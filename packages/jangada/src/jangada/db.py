@@ -166,6 +166,15 @@ type Notify = Callable[[frozenset[Notice]], Awaitable[None]]
 
 _NOTICES: Final = "jangada.notices"
 
+_BEGIN: Final = (
+    "BEGIN{mode}; SELECT set_config('jangada.tenant_id', '{tenant}', true),"
+    " set_config('jangada.scope', '{scope}', true),"
+    " set_config('statement_timeout', '{timeout}', true)"
+)
+"""Transaction and scope in one exchange with the server. Such a pair has no parameters: what is
+put in is a UUID, a word of ours or a number."""
+_AS_IT_IS: Final = {"no_parameters": True}
+
 
 def notice(session: AsyncSession, topic: str, subject: str) -> None:
     """Have the fast path told after this transaction commits; a rollback drops it."""
@@ -258,9 +267,13 @@ class Database:
         )
 
     async def _connect(self) -> Connection:
-        """A connection for the pool; it is hung up where even the statement timeout is not kept."""
+        """A connection for the pool; it is hung up where even the statement timeout is not kept.
+
+        Autocommit is on because we begin the transaction ourselves, together with its scope.
+        """
         connection = await Connection.connect(
             **arguments(self.settings, self.settings.url, self.application_name),
+            autocommit=True,
             prepare_threshold=None if self.settings.transaction_pooling else 5,
         )
         connection.deadline = self.settings.statement_timeout + self.settings.connect_timeout
@@ -273,13 +286,13 @@ class Database:
         Raises `DatabaseBusy` or `DatabaseUnavailable` (also from the commit itself, so a caller
         that sees the block end without an error knows that its rows are durable).
         """
-        async with self._scoped(tenant_id=str(tenant_id), scope="") as session:
+        async with self._scoped(tenant_id=tenant_id, scope="") as session:
             yield session
 
     @asynccontextmanager
     async def read(self, tenant_id: UUID) -> AsyncIterator[AsyncSession]:
         """As `transaction`, but PostgreSQL refuses writes in it."""
-        async with self._scoped(tenant_id=str(tenant_id), scope="", read_only=True) as session:
+        async with self._scoped(tenant_id=tenant_id, scope="", read_only=True) as session:
             yield session
 
     @asynccontextmanager
@@ -289,15 +302,21 @@ class Database:
         For work that belongs to no single tenant only: a test lists all callers.
         """
         log.debug("system_transaction", reason=reason)
-        async with self._scoped(tenant_id="", scope="system") as session:
+        async with self._scoped(tenant_id=None, scope="system") as session:
             yield session
 
     @asynccontextmanager
     async def _scoped(
-        self, *, tenant_id: str, scope: str, read_only: bool = False
+        self, *, tenant_id: UUID | None, scope: str, read_only: bool = False
     ) -> AsyncIterator[AsyncSession]:
         try:
-            session = await self._begin(tenant_id, scope, read_only=read_only)
+            begin = _BEGIN.format(
+                mode=" READ ONLY" if read_only else "",
+                tenant="" if tenant_id is None else UUID(int=tenant_id.int),
+                scope=scope,
+                timeout=milliseconds(self.settings.statement_timeout),
+            )
+            session = await self._begin(begin)
             try:
                 yield session
                 await _commit(session)
@@ -311,36 +330,24 @@ class Database:
             raise
         await self._tell(session)
 
-    async def _begin(self, tenant_id: str, scope: str, *, read_only: bool) -> AsyncSession:
+    async def _begin(self, begin: str) -> AsyncSession:
         """A session whose transaction has its scope.
 
         A connection that died in the pool shows here, before the caller did anything, so one more
         try on a fresh one is safe: a restart of PostgreSQL costs no request.
         """
         try:
-            return await self._begin_once(tenant_id, scope, read_only=read_only)
+            return await self._begin_once(begin)
         except DBAPIError as error:
             if not _is_lost_connection(error):
                 raise
-            return await self._begin_once(tenant_id, scope, read_only=read_only)
+            return await self._begin_once(begin)
 
-    async def _begin_once(self, tenant_id: str, scope: str, *, read_only: bool) -> AsyncSession:
+    async def _begin_once(self, begin: str) -> AsyncSession:
         session = self._sessions()
         try:
-            if read_only:
-                await session.connection(execution_options={"postgresql_readonly": True})
-            await session.execute(
-                text(
-                    "SELECT set_config('jangada.tenant_id', :tenant, true),"
-                    " set_config('jangada.scope', :scope, true),"
-                    " set_config('statement_timeout', :timeout, true)"
-                ),
-                {
-                    "tenant": tenant_id,
-                    "scope": scope,
-                    "timeout": milliseconds(self.settings.statement_timeout),
-                },
-            )
+            connection = await session.connection()
+            await connection.exec_driver_sql(begin, execution_options=_AS_IT_IS)
         except BaseException:
             await asyncio.shield(_close(session))
             raise

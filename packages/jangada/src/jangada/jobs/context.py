@@ -3,12 +3,11 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.jobs.errors import LeaseLost
@@ -17,15 +16,12 @@ from jangada.runtime import Runtime
 
 type ReportProgress = Callable[[int, int | None], Awaitable[None]]
 
-_COMPLETE: Final = """
-    UPDATE jobs SET state = 'completed', result = CAST({result} AS jsonb), worker_id = NULL,
+_COMPLETE: Final[LiteralString] = """
+    UPDATE jobs SET state = 'completed', result = CAST(%(result)s AS jsonb), worker_id = NULL,
         finished_at = clock_timestamp(), updated_at = clock_timestamp(), revision = revision + 1,
-        progress_done = {done}, progress_total = {total}
-    WHERE tenant_id = {tenant} AND id = {id} AND attempt = {attempt} AND state = 'running'
+        progress_done = %(done)s, progress_total = %(total)s
+    WHERE tenant_id = %(tenant)s AND id = %(id)s AND attempt = %(attempt)s AND state = 'running'
 """
-_NAMES: Final = ("result", "done", "total", "tenant", "id", "attempt")
-_COMPLETE_SESSION: Final = text(_COMPLETE.format(**{name: f":{name}" for name in _NAMES}))
-_COMPLETE_PSYCOPG: Final = _COMPLETE.format(**{name: f"%({name})s" for name in _NAMES}).encode()
 
 
 async def _ignore(done: int, total: int | None) -> None:
@@ -77,14 +73,15 @@ class JobContext:
 
         Raises `LeaseLost`, and what `encode_result` does.
         """
-        row = await session.execute(_COMPLETE_SESSION, self._completion(result))
-        self._fenced(row.rowcount)  # type: ignore[attr-defined]
+        connection = await session.connection()
+        done = await connection.exec_driver_sql(_COMPLETE, self._completion(result))
+        self._fenced(done.rowcount)
 
     async def complete_on(
         self, connection: AsyncConnection[TupleRow], result: Result = None
     ) -> None:
         """As `complete`, on a direct connection inside `tenant_scope`."""
-        cursor = await connection.execute(_COMPLETE_PSYCOPG, self._completion(result))
+        cursor = await connection.execute(_COMPLETE, self._completion(result))
         self._fenced(cursor.rowcount)
 
     def _completion(self, result: Result) -> dict[str, Any]:

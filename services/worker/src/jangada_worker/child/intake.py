@@ -160,7 +160,9 @@ class Intake:
         readable = list(_readable(claims))
         together = [pair for pair in readable if not pair[1].is_alone]
         alone = [pair for pair in readable if pair[1].is_alone]
-        await self._forget(claims, but=[claim for claim, _ in readable])
+        if len(readable) < len(claims):
+            known = {claim.id for claim, _ in readable}
+            await self._forget(claim for claim in claims if claim.id not in known)
         if together:
             await self._grant(worker, together)
         for pair in alone:
@@ -217,9 +219,9 @@ class Intake:
             log.warning("jobs were handed back that did not start here", queues=queues)
             await tell(self.desk.client, wake=queues)
 
-    async def _forget(self, claims: Iterable[Claim], but: Collection[Claim] = ()) -> None:
+    async def _forget(self, claims: Iterable[Claim]) -> None:
         """Acknowledge; where Valkey is absent the messages' leases end, to the same effect."""
-        for queue, found in _by_queue(claim for claim in claims if claim not in but).items():
+        for queue, found in _by_queue(claims).items():
             try:
                 await self.desk.client.ack(queue, found)
             except QueueUnavailable as error:
