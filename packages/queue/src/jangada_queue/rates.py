@@ -1,17 +1,21 @@
-"""How fast a total grows, with the memory of a minute."""
+"""How fast a total grows, lately."""
 
 import math
 from dataclasses import dataclass
 from typing import Final
 
 MEMORY: Final = 60.0
-"""Seconds after which what happened counts for 1/e."""
+"""Seconds, a minute."""
 
 
 @dataclass(slots=True)
 class DecayedRate:
-    """Of a total that is looked at now and then, and may begin anew."""
+    """Of a total that is looked at now and then, and may begin anew.
 
+    After `memory` seconds what happened counts for 1/e.
+    """
+
+    memory: float = MEMORY
     per_second: float = 0.0
     _total: int | None = None
     _at: float = 0.0
@@ -24,6 +28,6 @@ class DecayedRate:
             return self.per_second
         # A total that began anew says nothing of what came since.
         lately = max(0, total - before) / elapsed
-        weight = 1 - math.exp(-elapsed / MEMORY)
+        weight = 1 - math.exp(-elapsed / self.memory)
         self.per_second += weight * (lately - self.per_second)
         return self.per_second

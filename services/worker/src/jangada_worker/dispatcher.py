@@ -32,6 +32,7 @@ from jangada_worker.housekeeping import Housekeeping
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import DispatcherMetrics
 from jangada_worker.retention import Retention, retentions
+from jangada_worker.windows import Windows
 
 log = get_logger(__name__)
 
@@ -73,6 +74,7 @@ class Dispatcher:
         )
         self._queues = set(runtime.settings.worker.queues)
         retention = Retention(self._keeping, self._metrics, retentions(self._jobs))
+        self._windows = Windows(self._jobs)
         self._end = 0.0
         self._house = Housekeeping(
             *(self._client, self._keeping, self._metrics),
@@ -172,7 +174,7 @@ class Dispatcher:
                 return Round.HELD
             limits = await held.limits()
             on_offer = await self._client.on_offer(queue, with_messages=bool(limits))
-            limit = max(self._jobs.min_window, held.slots)
+            limit = self._windows.size(queue, held.slots)
             offers, turn = list[Offer](), ""
             if (need := limit - on_offer.waiting) > 0:
                 kinds = self._house.kinds(queue)
@@ -180,6 +182,7 @@ class Dispatcher:
                 offers, turn = [ticket.offer() for ticket in choice.tickets], str(choice.turn)
                 self._look_again(choice.until_more)
             answer = await self._client.publish(queue, offers, limit=limit, turn=turn)
+        self._windows.count(queue, answer.published)
         self._metrics.published.labels(queue).inc(answer.published)
         is_full = answer.waiting >= limit
         return Round.MORE if answer.published and not is_full else Round.QUIET
