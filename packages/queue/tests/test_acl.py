@@ -52,6 +52,8 @@ async def test_the_named_commands_suffice(client: QueueClient) -> None:
     await workers.unflag_drain(client, ["q"], "p")
     offers = [Offer(key, kind, b"") for key, kind in [("a", "known"), ("b", "new"), ("c", "known")]]
     await client.publish("q", offers, limit=2)
+    await client.offer("q", Offer("d", "known", b""))
+    await client.offer("idle", Offer("d", "known", b""))
     assert await client.wait_for_work(["q"], timedelta(seconds=9)) == "q"
     taken = (await client.claim("q", "w", 3, pod="p", kinds=["known"])).claims
     await client.renew("q", "w", taken)

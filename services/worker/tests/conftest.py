@@ -32,7 +32,7 @@ from jangada.config import (
     ValkeySettings,
 )
 from jangada.db import new_id, utc_now
-from jangada.jobs import service
+from jangada.jobs import registry, service
 from jangada.jobs.delivery.grant import GrantedJob, grant
 from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.delivery.workers import NewWorker, register
@@ -53,6 +53,7 @@ QUICK = JobsSettings(
     sweep_interval=timedelta(milliseconds=100),
     message_lease=timedelta(seconds=1),
     idle_poll=timedelta(milliseconds=50),
+    window_ahead=timedelta(milliseconds=1),
 )
 
 TABLES = """
@@ -166,6 +167,13 @@ class Program:
         await self.ended()
 
 
+def limits_of(kind: str) -> dict[str, Any]:
+    """What the kind's own arguments declare, where they are known in this process."""
+    known = registry.find(kind)
+    names = ("rate_limit", "concurrency") if known else ()
+    return {name: getattr(known.args, name) for name in names}
+
+
 class AnyArgs(JobArgs):
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -242,7 +250,9 @@ class Raft:
         }
         tenant = tenant or self.person.tenant_id
         holder: type[JobArgs] = type(
-            "Args", (AnyArgs,), {"kind": kind, "__annotations__": {"kind": ClassVar[str]}}
+            "Args",
+            (AnyArgs,),
+            {"kind": kind, "__annotations__": {"kind": ClassVar[str]}, **limits_of(kind)},
         )
         async with self.runtime.database.transaction(tenant) as session:
             return await service.enqueue(session, holder(**args), tenant_id=tenant, **how)

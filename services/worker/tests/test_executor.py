@@ -68,7 +68,7 @@ class Bench:
 @asynccontextmanager
 async def writing(raft: "Raft") -> AsyncIterator[EndingWriter]:
     connection = DirectConnection(raft.runtime.database, deadline=DEADLINE)
-    writer = EndingWriter(connection, raft.runtime.queue)
+    writer = EndingWriter(connection, raft.runtime.queue, running=lambda: 1)
     running = asyncio.create_task(writer.run())
     try:
         yield writer

@@ -11,7 +11,7 @@ from jangada.testing import make_person
 if TYPE_CHECKING:
     from services.worker.tests.conftest import Raft
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("rehearsal")]
 
 # A handler that was killed has no end: it is taken as the moment at which it began.
 OVERLAPS = """

@@ -307,10 +307,8 @@ class JobsSettings(Section):
         ge=1,
         description="Messages kept ready per queue, at least; live slots if they are more.",
     )
-    window_ahead: timedelta = Field(
+    window_ahead: Duration = Field(
         timedelta(milliseconds=100),
-        ge=timedelta(0),
-        le=timedelta(seconds=5),
         description="Messages kept ready per queue beyond that: as many as were taken lately in "
         "this time. More is less work for the dispatcher, and another tenant's job waits longer.",
     )

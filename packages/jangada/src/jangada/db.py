@@ -18,7 +18,7 @@ Guarantees
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -147,10 +147,14 @@ class TenantEntity(Base):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the fast path is told after a commit: `wake` a queue, or `cancel` a running job."""
+    """What the fast path is told after a commit: `wake` a queue, or `cancel` a running job.
+
+    `offer` is the wake of a queue `about` the one message that it got; the same ones count once.
+    """
 
     topic: str
     subject: str
+    about: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +180,9 @@ put in is a UUID, a word of ours or a number."""
 _AS_IT_IS: Final = {"no_parameters": True}
 
 
-def notice(session: AsyncSession, topic: str, subject: str) -> None:
+def notice(session: AsyncSession, topic: str, subject: str, about: Hashable = None) -> None:
     """Have the fast path told after this transaction commits; a rollback drops it."""
-    session.info.setdefault(_NOTICES, set()).add(Notice(topic, subject))
+    session.info.setdefault(_NOTICES, set()).add(Notice(topic, subject, about))
 
 
 def milliseconds(duration: timedelta) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from jangada.errors import FieldError
 from jangada.mail import Mailer, open_mailer
 from jangada.telemetry import configure_logging, get_logger
 from jangada_queue.client import QueueClient
+from jangada_queue.messages import Offer
 from jangada_queue.signals import tell
 
 log = get_logger(__name__)
@@ -95,10 +97,18 @@ def open_valkey(settings: ValkeySettings) -> Redis:
 
 
 async def _tell(queue: QueueClient, notices: frozenset[Notice]) -> None:
+    """A queue that got one message is offered it; one that got more has something to choose from."""
+    offered: dict[str, list[Offer]] = defaultdict(list)
+    for each in notices:
+        if isinstance(each.about, Offer):
+            offered[each.subject].append(each.about)
+    woken = {notice.subject for notice in notices if notice.topic == "wake"}
+    woken |= {name for name, offers in offered.items() if len(offers) > 1}
     await tell(
         queue,
-        wake=[notice.subject for notice in notices if notice.topic == "wake"],
+        wake=woken,
         cancel=[notice.subject for notice in notices if notice.topic == "cancel"],
+        offers={name: offers[0] for name, offers in offered.items() if name not in woken},
     )
 
 

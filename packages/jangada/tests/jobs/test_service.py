@@ -81,7 +81,7 @@ async def test_an_enqueued_job_waits_in_the_callers_transaction(
                 session, Weigh(load="é"), tenant_id=person.tenant_id, created_by=person.user.id
             )
             assert told == []
-    assert told == [("wake", "scales")]
+    assert told == [("offer", "scales")]
     stored = await read(database, person, job.id)
     assert (stored.state, stored.attempt, stored.max_attempts) == (JobState.AVAILABLE, 0, 7)
     assert (stored.kind, stored.queue, stored.priority) == ("test.weigh", "scales", 2)

@@ -69,6 +69,14 @@ class QueueClient:
             arguments += (offer.key, offer.kind, offer.body)
         return Published(*await self.run(queue, "publish", arguments))
 
+    async def offer(self, queue: str, offer: Offer) -> bool:
+        """Publish where nothing waits, or has to; else a dispatcher is woken. Whether it was.
+
+        Without a choice to make no dispatcher is needed. One that is offered already is left alone.
+        """
+        arguments = [str(PROTOCOL), offer.key, offer.kind, offer.body]
+        return bool(await self.run(queue, "offer", arguments))
+
     async def wait_for_work(self, queues: Sequence[str], for_: timedelta) -> str | None:
         """Block until a message waits in one of the queues: its name; its wake token is ours.
 

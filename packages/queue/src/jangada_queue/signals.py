@@ -5,14 +5,16 @@ progress that is lost is written again within the second, and its last value rea
 the end of the job.
 """
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from jangada_queue.client import QueueClient
 from jangada_queue.connection import as_bytes, as_text, command, run_each, within
+from jangada_queue.messages import Offer
 from jangada_queue.scripts import script
 
 PROGRESS_LIFETIME: Final = timedelta(hours=1)
@@ -74,12 +76,21 @@ async def nudge_cancel(client: QueueClient, works: Collection[str]) -> None:
 
 
 async def tell(
-    client: QueueClient, *, wake: Collection[str] = (), cancel: Collection[str] = ()
+    client: QueueClient,
+    *,
+    wake: Collection[str] = (),
+    cancel: Collection[str] = (),
+    offers: Mapping[str, Offer] = MappingProxyType({}),
 ) -> None:
-    """Wake a dispatcher for queues and nudge workers to cancel, as after a commit."""
+    """Wake a dispatcher for queues and nudge workers to cancel, as after a commit.
+
+    `offers` has a message for each of some queues that aren't woken: see `QueueClient.offer`.
+    """
     async with within(client.deadline):
         for work in cancel:
             await command(client.redis, "PUBLISH", _cancel_channel(client), work)
+        for queue, offer in offers.items():
+            await client.offer(queue, offer)
         await run_each(client.redis, script("wake"), [client.keys(queue).base for queue in wake])
 
 

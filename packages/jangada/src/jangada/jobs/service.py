@@ -14,6 +14,7 @@ from jangada.crud import Page, PageRequest, Sort
 from jangada.db import new_id, notice
 from jangada.jobs import batches, payloads
 from jangada.jobs.checks import check
+from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
 from jangada.jobs.models import FINAL_STATES, WAITING_STATES, Job, JobState
 from jangada.jobs.schemas import DEFAULT_PRIORITY, JobArgs, JobFilter, NewJob, Unique
@@ -42,7 +43,8 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
 ) -> Job:
     """Insert a job in the caller's transaction: no commit, no job.
 
-    After the commit the dispatcher is woken, best effort. With `scheduled_at` the job waits until
+    After the commit it is offered to a worker at once where nothing else waits, or a dispatcher is
+    woken, best effort. With `scheduled_at` the job waits until
     then by PostgreSQL's clock. Where a `unique` job like it counts already, that one is the answer
     and says so: `is_duplicate`. Another transaction that is about to enqueue one is waited for.
     `concurrency_key` overrides the one that the kind makes of the arguments.
@@ -69,7 +71,8 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
         owners = await claim(session, tenant_id, [Claim(job.unique_key, job.id, by)])
         if (owner := owners[job.unique_key]) != job.id:
             return await _duplicate(session, tenant_id, owner)
-    await insert(session, job)
+    is_simple = scheduled_at is None and args.concurrency is None and args.rate_limit is None
+    await insert(session, job, at_once=is_simple)
     if scheduled_at is not None:
         await session.refresh(job, ["state"])
     return job
@@ -134,14 +137,19 @@ async def _duplicate(session: AsyncSession, tenant_id: UUID, owner: UUID) -> Job
     return job
 
 
-async def insert(session: AsyncSession, job: Job) -> Job:
+async def insert(session: AsyncSession, job: Job, *, at_once: bool = False) -> Job:
     """Write a job that is put together, with what caused it; a dispatcher is woken afterwards.
 
-    For those who hold arguments as JSON: everybody else calls `enqueue`.
+    For those who hold arguments as JSON: everybody else calls `enqueue`. `at_once` is for jobs that
+    may start now whatever else runs: where nothing waits they need no dispatcher.
     """
     job.request_id, job.traceparent = current_request_id(), current_traceparent()
     await crud.insert(session, job)
-    notice(session, "wake", job.queue)
+    if at_once:
+        ticket = Ticket(tenant_id=job.tenant_id, job_id=job.id, attempt=0, kind=job.kind)
+        notice(session, "offer", job.queue, ticket.offer())
+    else:
+        notice(session, "wake", job.queue)
     return job
 
 

@@ -96,9 +96,9 @@ class JobReceiver(Receiver):
     (Taskiq's own asks for a message at a time, through three tasks and two queues each.)
     """
 
-    def __init__(self, broker: JobBroker, executor: Executor) -> None:
+    def __init__(self, broker: JobBroker, executor: Executor, slots: int) -> None:
         # The task has one parameter, which isn't from outside.
-        super().__init__(broker, executor=executor, validate_params=False)
+        super().__init__(broker, executor, validate_params=False, max_async_tasks=slots)
         self._jobs = broker
 
     @override

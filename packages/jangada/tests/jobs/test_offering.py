@@ -1,0 +1,86 @@
+"""What is done at once after a commit: a single job without limits needs no dispatcher."""
+
+from datetime import timedelta
+from typing import ClassVar
+
+import pytest
+
+from jangada.db import utc_now
+from jangada.jobs import service
+from jangada.jobs.delivery.tickets import Ticket
+from jangada.jobs.limits import Concurrency
+from jangada.jobs.schemas import JobArgs
+from jangada.runtime import Runtime
+from jangada.testing import Person
+
+pytestmark = pytest.mark.anyio
+
+AT_ONCE = timedelta(milliseconds=10)
+
+
+class Feather(JobArgs):
+    """A job that may start whatever else runs."""
+
+    kind = "test.feather"
+    queue = "feathers"
+
+
+class Anvil(JobArgs):
+    """One that may not."""
+
+    kind = "test.anvil"
+    queue = "anvils"
+    concurrency: ClassVar[Concurrency | None] = Concurrency(limit=1)
+
+
+async def offered(runtime: Runtime, queue: str) -> list[Ticket]:
+    answer = await runtime.queue.claim(queue, "worker", 9, pod="pod")
+    return [Ticket.read(claim) for claim in answer.claims]
+
+
+async def is_woken(runtime: Runtime, queue: str) -> bool:
+    return await runtime.queue.wait_for_dispatch([queue], AT_ONCE) == queue
+
+
+async def test_a_single_job_is_offered_to_workers(runtime: Runtime, person: Person) -> None:
+    async with runtime.database.transaction(person.tenant_id) as session:
+        job = await service.enqueue(session, Feather(), tenant_id=person.tenant_id)
+        assert await offered(runtime, "feathers") == []
+    expected = Ticket(person.tenant_id, job.id, 0, "test.feather")
+    assert await offered(runtime, "feathers") == [expected]
+    assert not await is_woken(runtime, "feathers")
+
+
+async def test_several_jobs_are_the_dispatchers(runtime: Runtime, person: Person) -> None:
+    async with runtime.database.transaction(person.tenant_id) as session:
+        for _ in range(2):
+            await service.enqueue(session, Feather(), tenant_id=person.tenant_id)
+    assert await is_woken(runtime, "feathers")
+    assert await offered(runtime, "feathers") == []
+
+
+async def test_a_job_of_a_limited_kind_is_the_dispatchers(runtime: Runtime, person: Person) -> None:
+    async with runtime.database.transaction(person.tenant_id) as session:
+        await service.enqueue(session, Anvil(), tenant_id=person.tenant_id)
+    assert await is_woken(runtime, "anvils")
+    assert await offered(runtime, "anvils") == []
+
+
+async def test_a_job_that_is_due_later_is_the_dispatchers(runtime: Runtime, person: Person) -> None:
+    async with runtime.database.transaction(person.tenant_id) as session:
+        await service.enqueue(
+            session,
+            Feather(),
+            tenant_id=person.tenant_id,
+            scheduled_at=utc_now() + timedelta(hours=1),
+        )
+    assert await is_woken(runtime, "feathers")
+    assert await offered(runtime, "feathers") == []
+
+
+async def test_each_queue_is_looked_at_by_itself(runtime: Runtime, person: Person) -> None:
+    async with runtime.database.transaction(person.tenant_id) as session:
+        await service.enqueue(session, Feather(), tenant_id=person.tenant_id)
+        await service.enqueue(session, Anvil(), tenant_id=person.tenant_id)
+    assert len(await offered(runtime, "feathers")) == 1
+    assert await is_woken(runtime, "anvils")
