@@ -1,4 +1,4 @@
-"""A message that is offered at once, without a dispatcher: only where there is nothing to choose."""
+"""A message that is offered without a dispatcher: only where there is nothing to choose from."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

@@ -169,9 +169,9 @@ class Program:
 
 def limits_of(kind: str) -> dict[str, Any]:
     """What the kind's own arguments declare, where they are known in this process."""
-    known = registry.find(kind)
-    names = ("rate_limit", "concurrency") if known else ()
-    return {name: getattr(known.args, name) for name in names}
+    if (known := registry.find(kind)) is None:
+        return {}
+    return {"rate_limit": known.args.rate_limit, "concurrency": known.args.concurrency}
 
 
 class AnyArgs(JobArgs):

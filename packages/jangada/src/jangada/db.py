@@ -8,8 +8,8 @@ Guarantees
   sees 0 rows of tenant tables.
 - Work that belongs to no single tenant runs in `system_transaction(reason)` or, on a direct
   connection, in `system_scope(connection, reason)`, or in a session that does nothing else
-  (`open_system_session`); a test lists the callers of all three. What touches no table of ours, such
-  as a session's temporary ones, runs in `plain_scope(connection)`.
+  (`open_system_session`); a test lists the callers of all three. What touches no table of ours,
+  such as a session's temporary ones, runs in `plain_scope(connection)`.
 - A block that swallowed the error of a statement does not end quietly: PostgreSQL would answer its
   COMMIT by a rollback, so `TransactionAborted` is raised instead.
 - After a commit the transaction's notices (a queue has work, a job is to be cancelled) are handed

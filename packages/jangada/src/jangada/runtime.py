@@ -97,7 +97,7 @@ def open_valkey(settings: ValkeySettings) -> Redis:
 
 
 async def _tell(queue: QueueClient, notices: frozenset[Notice]) -> None:
-    """A queue that got one message is offered it; one that got more has something to choose from."""
+    """A queue that got one message is offered it; where it got more there is a choice to make."""
     offered: dict[str, list[Offer]] = defaultdict(list)
     for each in notices:
         if isinstance(each.about, Offer):

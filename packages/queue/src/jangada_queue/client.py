@@ -74,7 +74,7 @@ class QueueClient:
 
         Without a choice to make no dispatcher is needed. One that is offered already is left alone.
         """
-        arguments = [str(PROTOCOL), offer.key, offer.kind, offer.body]
+        arguments: list[Argument] = [str(PROTOCOL), offer.key, offer.kind, offer.body]
         return bool(await self.run(queue, "offer", arguments))
 
     async def wait_for_work(self, queues: Sequence[str], for_: timedelta) -> str | None:

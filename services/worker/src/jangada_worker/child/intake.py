@@ -119,7 +119,7 @@ class Intake:
             self.claiming -= count
 
     async def _take(self) -> list[Claim]:
-        """What a queue that has work gives. Without a token all are asked: one may have got lost."""
+        """What a queue with work gives. Without a token all are asked: one may have got lost."""
         queues, woken = self._rotated(), None
         if not self._has_more:
             woken = await unless(self.stop, self.desk.client.wait_for_work(queues, WORK_WAIT))
