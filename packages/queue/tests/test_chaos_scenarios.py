@@ -7,6 +7,7 @@ import pytest
 from chaos import backlog, crashes, endings, failures, queue_storms
 from chaos.columns import FAST, OURS, SHORT, Column
 from chaos.findings import SCENARIOS
+from chaos.forkserver import ForkServer
 from chaos.servers import faketime
 
 pytestmark = [
@@ -30,9 +31,9 @@ CASES += [(name, FAST) for name in NAMES if name in RECEIVERS]
 
 
 @pytest.mark.parametrize(("name", "column"), CASES, ids=str)
-async def test_ours_is_sound(name: str, column: Column) -> None:
+async def test_ours_is_sound(name: str, column: Column, forks: ForkServer) -> None:
     if name in NEEDS_CLOCK and faketime() is None:
         pytest.skip("Valkey's clock can't be set without libfaketime: apt install libfaketime")
-    finding = await SCENARIOS[name].run(column, SHORT)
+    finding = await SCENARIOS[name].run(column, SHORT, forks.start)
     assert finding.is_sound, finding.figure
     assert finding.counts.violations == 0, finding.figure
