@@ -129,3 +129,11 @@ def test_programs_end_with_the_process_that_started_them(programs: Path) -> None
     )
     assert ended.returncode == -signal.SIGKILL
     assert wait_until(lambda: not psutil.pid_exists(int(ended.stdout)), PATIENCE)
+
+
+def test_a_program_is_run_to_its_end_with_streams_of_its_own(
+    forks: ForkServer, programs: Path
+) -> None:
+    (programs / "speaking.py").write_text("import sys\nprint(input())\nsys.exit('no more')\n")
+    done = forks.run(command(programs, "speaking"), "words\nand more\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "words\n", "no more\n")

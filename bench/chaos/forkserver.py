@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +24,11 @@ from dataclasses import asdict, dataclass
 from importlib import import_module, invalidate_caches
 from pathlib import Path
 from runpy import run_module
+from tempfile import TemporaryFile
 from typing import Final
 
 from jangada.local.launch import follow
-from jangada.local.process import OWN, Child, Command
+from jangada.local.process import OWN, RUN_TIMEOUT, Child, Command
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -35,7 +37,9 @@ FOLDERS: Final = "PYTHONPATH"
 TOLD_BEFORE: Final = ("LD_", "PYTHON")
 """How variables begin that say something to the linker or to Python as it starts."""
 LOADED: Final = (
+    "jangada.accounts.commands",
     "jangada.cli",
+    "jangada.client.commands",
     "jangada_queue.taskiq",
     "jangada_worker.child.program",
     "jangada_worker.commands",
@@ -93,15 +97,33 @@ class ForkServer:
         """Fork a program, or start it really where a fork would be another one."""
         if not is_forkable(command):
             return start(command, output, pass_fds)
+        passed = {number: number for number in pass_fds}
+        return self._fork(command, {STDOUT: output, STDERR: output, **passed})
+
+    def run(self, command: Command, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a program to its end; so little is read from a pipe that it fits into one."""
+        assert is_forkable(command), command
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "w") as pipe:
+            pipe.write(stdin)
+        with os.fdopen(reading) as given, TemporaryFile("w+") as said, TemporaryFile("w+") as err:
+            streams = {STDIN: given, STDOUT: said, STDERR: err}
+            forked = self._fork(command, {n: file.fileno() for n, file in streams.items()})
+            code = forked.ended.result(RUN_TIMEOUT)
+            said.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(command.argv, code, said.read(), err.read())
+
+    def _fork(self, command: Command, files: Mapping[int, int]) -> Forked:
         ours, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(self._control, [b"!"], [theirs.fileno(), output, *pass_fds])
+            socket.send_fds(self._control, [b"!"], [theirs.fileno(), *files.values()])
         order = Order(
             argv=list(command.argv[2:]),
             environ=dict(command.environ),
             folder=str(command.folder or Path.cwd()),
             death_signal=command.death_signal,
-            files=[STDOUT, *pass_fds],
+            files=list(files),
         )
         with ours:
             ours.sendall(json.dumps(asdict(order)).encode() + b"\n")
@@ -218,13 +240,13 @@ def become(order: Order, files: list[int], keeper: int) -> None:
 
 
 def place(files: list[int], numbers: list[int]) -> None:
-    """Give the files the numbers that the program was told; output is for errors, too."""
+    """Give the files the numbers that the program knows them by."""
     for place, file in enumerate(files, ABOVE_ALL):
         os.dup2(file, place, inheritable=False)
+    for file in files:
         os.close(file)
     for place, number in enumerate(numbers, ABOVE_ALL):
         os.dup2(place, number)
-    os.dup2(STDOUT, STDERR)
     os.closerange(ABOVE_ALL, ABOVE_ALL + MOST_FILES)
 
 
