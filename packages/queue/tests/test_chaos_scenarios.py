@@ -23,8 +23,12 @@ MODULES = (backlog, crashes, endings, failures, queue_storms)
 NOT_OURS = {"E11"}
 NEEDS_CLOCK = {"Q7"}
 NAMES = [name for name, entry in SCENARIOS.items() if OURS in entry.columns]
-RECEIVERS = {"E1", "E5", "E6", "E9", "E12", "E14"}
-"""Where it matters who receives: there our own is asked, too. (The bench asks both everywhere.)"""
+RECEIVERS = {"E6", "E12"}
+"""How a worker ends is the receiver's work: there our own is asked, too.
+
+`test_taskiq.py` asks both of long tasks, cut connections and middlewares that raise, and
+`test_taskiq_guide.py` of a kill; the bench asks both everywhere.
+"""
 
 CASES = [(name, OURS) for name in NAMES if name not in NOT_OURS]
 CASES += [(name, FAST) for name in NAMES if name in RECEIVERS]
