@@ -1,9 +1,11 @@
 import gc
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import override
 
 import pytest
+from chaos.forkserver import ForkServer, fork_server
 from xdist.remote import Producer  # type: ignore[import-untyped] # they forgot their py.typed
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # as above
 
@@ -13,6 +15,13 @@ pytest_plugins = ["jangada.testing", "jangada_worker.testing"]
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """Starts programs within milliseconds; see the module."""
+    with fork_server() as server:
+        yield server
 
 
 @pytest.hookimpl(trylast=True)

@@ -16,11 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
+from chaos.forkserver import ForkServer
 
 from jangada.client.auth import SessionAuth, connect, sign_in
 from jangada.client.errors import NotSignedIn
 from jangada.client.sessions import SessionStore
 from jangada.db import new_id
+from jangada.local.process import Command
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -66,6 +68,7 @@ class Person:
     server: str
     email: str
     folder: Path
+    forks: ForkServer
 
     @property
     def store(self) -> SessionStore:
@@ -74,15 +77,16 @@ class Person:
     def run(
         self, *arguments: str | Path, stdin: str = "", code: int = 0, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-m", "jangada", *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"XDG_CONFIG_HOME": str(self.folder), "COLUMNS": "100"} | environment,
-            timeout=90,
-            check=False,
+        command = Command(
+            argv=[sys.executable, "-m", "jangada", *map(str, arguments)],
+            environ={
+                **os.environ,
+                "XDG_CONFIG_HOME": str(self.folder),
+                "COLUMNS": "100",
+                **environment,
+            },
         )
+        done = self.forks.run(command, stdin)
         assert done.returncode == code, done.stderr + done.stdout
         assert "Traceback" not in done.stderr
         return done
@@ -99,11 +103,11 @@ class Person:
 
 
 @pytest.fixture
-def person(server: str, tmp_path: Path) -> Person:
+def person(server: str, tmp_path: Path, forks: ForkServer) -> Person:
     email = f"ana-{new_id().hex[-12:]}@example.com"
     account = {"email": email, "name": "Ana Lima", "password": PASSWORD}
     httpx.post(f"{server}/v1/auth/register", json=account, timeout=30).raise_for_status()
-    return Person(server, email, tmp_path)
+    return Person(server, email, tmp_path, forks)
 
 
 @pytest.fixture

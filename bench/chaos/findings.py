@@ -2,9 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from chaos.columns import FAST, OURS, PLATFORM, STOCK, Column, Pace
+from chaos.forkserver import Launch, start
 from chaos.harness import Harness, harness
 from chaos.ledger import Counts
 from chaos.raft import Raft, raft
@@ -22,6 +23,14 @@ class Finding:
     counts: Counts = field(default_factory=Counts)
 
 
+class Run(Protocol):
+    """Runs a scenario; tests have its programs started their own way."""
+
+    def __call__(
+        self, column: Column, pace: Pace, launch: Launch = start
+    ) -> Awaitable[Finding]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A scenario: its name, the question that it asks, and the columns where it makes sense."""
@@ -29,7 +38,7 @@ class Entry:
     name: str
     question: str
     columns: tuple[Column, ...]
-    run: Callable[[Column, Pace], Awaitable[Finding]]
+    run: Run
 
 
 SCENARIOS: Final[dict[str, Entry]] = {}
@@ -48,8 +57,8 @@ def scenario(
     """A scenario of a taskiq application and a queue, without PostgreSQL."""
 
     def register(function: OnQueue) -> OnQueue:
-        async def run(column: Column, pace: Pace) -> Finding:
-            async with harness(column, pace, valkey) as made:
+        async def run(column: Column, pace: Pace, launch: Launch = start) -> Finding:
+            async with harness(column, pace, valkey, launch) as made:
                 return await function(made)
 
         SCENARIOS[name] = Entry(name, question, columns, run)
@@ -75,9 +84,9 @@ def platform_storm(
     """A scenario of the platform: dispatcher and workers on PostgreSQL."""
 
     def register(function: OnPlatform) -> OnPlatform:
-        async def run(column: Column, pace: Pace) -> Finding:
+        async def run(column: Column, pace: Pace, launch: Launch = start) -> Finding:
             del column
-            async with raft(pace, valkey, postgres) as made:
+            async with raft(pace, valkey, postgres, launch) as made:
                 return await function(made)
 
         SCENARIOS[name] = Entry(name, question, (PLATFORM,), run)

@@ -20,6 +20,7 @@ from taskiq.kicker import AsyncKicker
 from chaos.application import make_broker as make
 from chaos.application import register, register_late
 from chaos.columns import Column, Pace
+from chaos.forkserver import Forked, Launch, start
 from chaos.ledger import Ledger
 from chaos.servers import Valkey
 from jangada.local.process import Child, Command
@@ -48,7 +49,7 @@ async def until(condition: Callable[[], Any], within: float) -> bool:
 class Program:
     """A running `taskiq worker` or `taskiq scheduler`, with all of its processes."""
 
-    child: Child
+    child: Child | Forked
     log: Path
     ledger: Ledger
 
@@ -114,6 +115,7 @@ class Harness:
     folder: Path
     valkey: Valkey
     ledger: Ledger
+    launch: Launch = start
     programs: list[Program] = field(default_factory=list)
     sender: AsyncBroker | None = None
     _sent: int = 0
@@ -154,7 +156,7 @@ class Harness:
             death_signal=signal.SIGKILL,
         )
         with log.open("wb") as output:
-            program = Program(Child(command, output=output.fileno()), log, self.ledger)
+            program = Program(self.launch(command, output.fileno(), ()), log, self.ledger)
         self.programs.append(program)
         return program
 
@@ -245,14 +247,17 @@ class Harness:
 
 @asynccontextmanager
 async def harness(
-    column: Column, pace: Pace, valkey: type[Valkey] = EmbeddedValkey
+    column: Column,
+    pace: Pace,
+    valkey: type[Valkey] = EmbeddedValkey,
+    launch: Launch = start,
 ) -> AsyncIterator[Harness]:
     """A harness whose servers and processes are gone afterwards."""
     with TemporaryDirectory(prefix="jg-") as name:
         folder = Path(name)
         (folder / "ledger").mkdir()
         with valkey(folder / "valkey") as server:
-            made = Harness(column, pace, folder, server, Ledger(folder / "ledger"))
+            made = Harness(column, pace, folder, server, Ledger(folder / "ledger"), launch)
             try:
                 yield made
             finally:

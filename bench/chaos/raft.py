@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from chaos.columns import Pace
+from chaos.forkserver import Launch, start
 from chaos.handlers import FOLDER, Count, Effect
 from chaos.harness import BENCH, STARTING, DidNotStartError, Program, until
 from chaos.ledger import Counts, Ledger
@@ -30,7 +31,7 @@ from jangada.config import DatabaseSettings, Environment, JobsSettings, Settings
 from jangada.db import new_id
 from jangada.jobs.service import enqueue
 from jangada.local.postgres import EmbeddedPostgres
-from jangada.local.process import Child, Command
+from jangada.local.process import Command
 from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run as migrations
 from jangada.runtime import Runtime, open_runtime
@@ -83,6 +84,7 @@ class Raft:
     runtime: Runtime
     tenant_id: UUID
     ledger: Ledger
+    launch: Launch = start
     programs: list[Program] = field(default_factory=list)
 
     @property
@@ -121,7 +123,7 @@ class Raft:
             death_signal=signal.SIGKILL,
         )
         with log.open("wb") as output:
-            child = Child(command, output=output.fileno(), pass_fds=[writing])
+            child = self.launch(command, output.fileno(), [writing])
         os.close(writing)
         program = Program(child, log, self.ledger)
         self.programs.append(program)
@@ -242,6 +244,7 @@ async def raft(
     pace: Pace,
     valkey: type[Valkey] = EmbeddedValkey,
     postgres: type[EmbeddedPostgres] = EmbeddedPostgres,
+    launch: Launch = start,
 ) -> AsyncIterator[Raft]:
     """A raft whose servers and processes are gone afterwards."""
     with TemporaryDirectory(prefix="jg-") as name:
@@ -256,7 +259,8 @@ async def raft(
             async with open_runtime(settings_of(pace, database, started.url)) as runtime:
                 ledger = Ledger(folder / "ledger")
                 tenant_id = await make_tenant(runtime)
-                made = Raft(pace, folder, database, started, runtime, tenant_id, ledger)
+                around = (pace, folder, database, started, runtime, tenant_id)
+                made = Raft(*around, ledger, launch)
                 for statement in TABLES:
                     await made.execute(statement)
                 try:

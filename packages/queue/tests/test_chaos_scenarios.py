@@ -7,6 +7,7 @@ import pytest
 from chaos import backlog, crashes, endings, failures, queue_storms
 from chaos.columns import FAST, OURS, SHORT, Column
 from chaos.findings import SCENARIOS
+from chaos.forkserver import ForkServer
 from chaos.servers import faketime
 
 pytestmark = [
@@ -22,17 +23,21 @@ MODULES = (backlog, crashes, endings, failures, queue_storms)
 NOT_OURS = {"E11"}
 NEEDS_CLOCK = {"Q7"}
 NAMES = [name for name, entry in SCENARIOS.items() if OURS in entry.columns]
-RECEIVERS = {"E1", "E5", "E6", "E9", "E12", "E14"}
-"""Where it matters who receives: there our own is asked, too. (The bench asks both everywhere.)"""
+RECEIVERS = {"E6", "E12"}
+"""How a worker ends is the receiver's work: there our own is asked, too.
+
+`test_taskiq.py` asks both of long tasks, cut connections and middlewares that raise, and
+`test_taskiq_guide.py` of a kill; the bench asks both everywhere.
+"""
 
 CASES = [(name, OURS) for name in NAMES if name not in NOT_OURS]
 CASES += [(name, FAST) for name in NAMES if name in RECEIVERS]
 
 
 @pytest.mark.parametrize(("name", "column"), CASES, ids=str)
-async def test_ours_is_sound(name: str, column: Column) -> None:
+async def test_ours_is_sound(name: str, column: Column, forks: ForkServer) -> None:
     if name in NEEDS_CLOCK and faketime() is None:
         pytest.skip("Valkey's clock can't be set without libfaketime: apt install libfaketime")
-    finding = await SCENARIOS[name].run(column, SHORT)
+    finding = await SCENARIOS[name].run(column, SHORT, forks.start)
     assert finding.is_sound, finding.figure
     assert finding.counts.violations == 0, finding.figure

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from uuid import UUID
 
 import psutil
 import pytest
+from chaos.forkserver import Forked, ForkServer
 from prometheus_client import CollectorRegistry
 from pydantic import ConfigDict, SecretStr
 from sqlalchemy import CursorResult, text
@@ -39,6 +39,7 @@ from jangada.jobs.delivery.workers import NewWorker, register
 from jangada.jobs.models import FINAL_STATES, Job
 from jangada.jobs.schemas import JobArgs
 from jangada.local.postgres import EmbeddedPostgres
+from jangada.local.process import Child, Command
 from jangada.local.valkey import EmbeddedValkey
 from jangada.runtime import Runtime, open_runtime
 from jangada.testing import MASTER_KEY, TEMPLATE, Person, eventually, make_person
@@ -126,13 +127,13 @@ def environment(settings: Settings, application: Path, **more: object) -> dict[s
 class Program:
     """A running `jangada worker` or `jangada dispatcher`."""
 
-    process: Process
+    child: Child | Forked
     management_url: str
     log: Path
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        return self.child.pid
 
     @property
     def children(self) -> list[psutil.Process]:
@@ -152,10 +153,10 @@ class Program:
             os.kill(pid, number)
 
     def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        self.child.send(number)
 
     async def ended(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), PATIENCE)
+        return await asyncio.wait_for(asyncio.wrap_future(self.child.ended), PATIENCE)
 
     async def stop(self) -> int:
         self.send(signal.SIGTERM)
@@ -187,6 +188,7 @@ class Raft:
     settings: Settings
     application: Path
     folder: Path
+    forks: ForkServer
     programs: list[Program] = field(default_factory=list)
     stop: Stop = field(default_factory=Stop)
     dispatching: asyncio.Task[None] | None = None
@@ -210,17 +212,18 @@ class Raft:
         reading, writing = os.pipe()
         log = self.folder / f"{command}-{len(self.programs)}.log"
         application = self.application if knows_application else self.folder
-        environ = environment(self.settings, application, **settings)
+        how = Command(
+            argv=[sys.executable, "-m", "jangada", command],
+            environ={
+                **environment(self.settings, application, **settings),
+                "JANGADA_READY_FD": str(writing),
+            },
+            death_signal=signal.SIGKILL,
+        )
         with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "jangada", command),
-                env={**environ, "JANGADA_READY_FD": str(writing)},
-                pass_fds=[writing],
-                stdout=output,
-                stderr=output,
-            )
+            child = self.forks.start(how, output.fileno(), [writing])
         os.close(writing)
-        program = Program(process, "", log)
+        program = Program(child, "", log)
         self.programs.append(program)
         loop = asyncio.get_running_loop()
         with os.fdopen(reading) as pipe:
@@ -237,10 +240,10 @@ class Raft:
         if self.dispatching is not None:
             await self.dispatching
         for program in self.programs:
-            if program.process.returncode is None:
+            if program.child.is_running:
                 with suppress(psutil.NoSuchProcess, ProcessLookupError):
                     program.signal_family(signal.SIGKILL)
-                await program.process.wait()
+                await program.ended()
 
     async def enqueue(self, kind: str, *, tenant: UUID | None = None, **args: Any) -> Job:  # noqa: ANN401 - as jobs take them
         how = {
@@ -342,11 +345,11 @@ class Raft:
 
 @asynccontextmanager
 async def afloat(
-    runtime: Runtime, person: Person, application: Path, folder: Path
+    runtime: Runtime, person: Person, application: Path, folder: Path, *, forks: ForkServer
 ) -> AsyncIterator[Raft]:
     async with runtime.database.direct() as connection:
         await connection.execute(TABLES)
-    raft = Raft(runtime, person, runtime.settings, application, folder)
+    raft = Raft(runtime, person, runtime.settings, application, folder, forks)
     try:
         yield raft
     finally:
@@ -357,10 +360,10 @@ async def afloat(
 
 @pytest.fixture
 async def raft(
-    runtime: Runtime, person: Person, application: Path, tmp_path: Path
+    runtime: Runtime, person: Person, application: Path, tmp_path: Path, *, forks: ForkServer
 ) -> AsyncIterator[Raft]:
     """A database, a Valkey and programs of one test's own."""
-    async with afloat(runtime, person, application, tmp_path) as raft:
+    async with afloat(runtime, person, application, tmp_path, forks=forks) as raft:
         yield raft
 
 
@@ -370,6 +373,8 @@ async def fleet(
     servers_folder: Path,
     application: Path,
     tmp_path_factory: pytest.TempPathFactory,
+    *,
+    forks: ForkServer,
 ) -> AsyncIterator[Raft]:
     """A dispatcher and a worker for all tests of a module: programs take seconds to start."""
     name = f"fleet_{new_id().hex}"
@@ -385,7 +390,7 @@ async def fleet(
         async with open_runtime(settings) as runtime:
             person = await make_person(runtime.database)
             folder = tmp_path_factory.mktemp("fleet")
-            async with afloat(runtime, person, application, folder) as raft:
+            async with afloat(runtime, person, application, folder, forks=forks) as raft:
                 await raft.dispatcher()
                 await raft.worker(slots=2)
                 yield raft

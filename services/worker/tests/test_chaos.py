@@ -14,6 +14,7 @@ from chaos import (
 )
 from chaos.columns import PLATFORM, SHORT
 from chaos.findings import SCENARIOS
+from chaos.forkserver import ForkServer
 from chaos.servers import faketime
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -26,57 +27,59 @@ MODULES = (platform_clocks, platform_kills, platform_outages, platform_steps, pl
 """Importing them registers their storms."""
 
 
-async def weather(name: str) -> None:
-    finding = await SCENARIOS[name].run(PLATFORM, SHORT)
+async def weather(forks: ForkServer, name: str) -> None:
+    finding = await SCENARIOS[name].run(PLATFORM, SHORT, forks.start)
     assert finding.is_sound, finding.figure
 
 
-async def test_killed_workers_lose_and_double_nothing() -> None:
-    await weather("P1")
+async def test_killed_workers_lose_and_double_nothing(forks: ForkServer) -> None:
+    await weather(forks, "P1")
 
 
-async def test_a_dispatcher_may_die_at_any_step_of_the_protocol() -> None:
-    await weather("P3")
+async def test_a_dispatcher_may_die_at_any_step_of_the_protocol(forks: ForkServer) -> None:
+    await weather(forks, "P3")
 
 
-async def test_a_worker_may_die_in_grant_completion_and_commit() -> None:
-    await weather("P14")
+async def test_a_worker_may_die_in_grant_completion_and_commit(forks: ForkServer) -> None:
+    await weather(forks, "P14")
 
 
-async def test_a_dispatcher_may_die_at_any_moment() -> None:
-    await weather("P4")
+async def test_a_dispatcher_may_die_at_any_moment(forks: ForkServer) -> None:
+    await weather(forks, "P4")
 
 
-async def test_exactly_what_was_committed_runs() -> None:
-    await weather("P5")
+async def test_exactly_what_was_committed_runs(forks: ForkServer) -> None:
+    await weather(forks, "P5")
 
 
-async def test_a_long_queue_survives_an_emptied_valkey() -> None:
-    await weather("P6")
+async def test_a_long_queue_survives_an_emptied_valkey(forks: ForkServer) -> None:
+    await weather(forks, "P6")
 
 
-async def test_postgresql_may_restart_and_crash_while_jobs_run() -> None:
-    await weather("P8")
+async def test_postgresql_may_restart_and_crash_while_jobs_run(forks: ForkServer) -> None:
+    await weather(forks, "P8")
 
 
-async def test_valkey_may_be_away_while_jobs_run_and_are_enqueued() -> None:
-    await weather("P9")
+async def test_valkey_may_be_away_while_jobs_run_and_are_enqueued(forks: ForkServer) -> None:
+    await weather(forks, "P9")
 
 
-async def test_a_frozen_dispatcher_keeps_nobody_from_going_on() -> None:
-    await weather("P15")
-
-
-@needs_clocks
-async def test_valkeys_clock_may_jump() -> None:
-    await weather("P10")
+async def test_a_frozen_dispatcher_keeps_nobody_from_going_on(forks: ForkServer) -> None:
+    await weather(forks, "P15")
 
 
 @needs_clocks
-async def test_postgresqls_clock_may_jump_while_jobs_run() -> None:
-    await weather("P16")
+async def test_valkeys_clock_may_jump(forks: ForkServer) -> None:
+    await weather(forks, "P10")
 
 
 @needs_clocks
-async def test_a_worker_that_died_before_postgresqls_clock_was_set_back_is_found() -> None:
-    await weather("P17")
+async def test_postgresqls_clock_may_jump_while_jobs_run(forks: ForkServer) -> None:
+    await weather(forks, "P16")
+
+
+@needs_clocks
+async def test_a_worker_that_died_before_postgresqls_clock_was_set_back_is_found(
+    forks: ForkServer,
+) -> None:
+    await weather(forks, "P17")

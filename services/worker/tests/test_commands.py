@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from jangada.local.process import Command
 from jangada_queue.client import QueueClient
 from jangada_queue.messages import Offer
 from jangada_queue.statistics import QueueStats, queue_stats
@@ -25,14 +26,22 @@ MINUTE = timedelta(minutes=1)
 
 async def run(raft: "Raft", *arguments: str, **environ: str) -> tuple[int, str, str]:
     """A `jangada` command with the fleet's settings."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "jangada", *arguments),
-        env={**raft.environment(), **environ},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    command = Command(
+        argv=[sys.executable, "-m", "jangada", *arguments],
+        environ={**raft.environment(), **environ},
     )
-    output, errors = await process.communicate()
-    return process.returncode or 0, output.decode(), errors.decode()
+    done = await asyncio.to_thread(raft.forks.run, command)
+    return done.returncode, done.stdout, done.stderr
+
+
+async def until_listed(raft: "Raft") -> None:
+    """Wait for the worker's first beat, which comes some time after it has begun to serve."""
+
+    async def is_listed() -> bool:
+        (stats,) = await queue_stats(raft.runtime.queue, ["default"])
+        return bool(stats.workers)
+
+    await raft.until(is_listed)
 
 
 async def ask(raft: "Raft", path: str) -> httpx.Response:
@@ -53,6 +62,7 @@ async def test_a_worker_is_live_and_ready(fleet: "Raft") -> None:
 
 
 async def test_a_flagged_worker_takes_nothing_and_is_not_ready(fleet: "Raft") -> None:
+    await until_listed(fleet)
     queue = fleet.runtime.queue
     (stats,) = json.loads("[" + (await run(fleet, "queue", "stats", "default", "--json"))[1] + "]")
     pod = stats["workers"][0]["pod"]
@@ -103,6 +113,7 @@ async def test_statistics_say_how_fast_work_comes_and_goes(fleet: "Raft") -> Non
 
 async def test_queue_stats_are_for_people_and_programs(fleet: "Raft") -> None:
     await QueueClient(fleet.runtime.valkey).publish("nobody's", [Offer("k", "x", b"")], limit=9)
+    await until_listed(fleet)
     code, output, _ = await run(fleet, "queue", "stats", "default", "nobody's", "--json")
     assert code == 0
     default, other = [json.loads(line) for line in output.splitlines()]

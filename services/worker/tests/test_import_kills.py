@@ -362,7 +362,7 @@ async def killed(killer: Killer, number: int, moments: Sequence[Kill]) -> bool:
 
 
 async def test_killed_imports_end_exactly(raft: "Raft", postgres: EmbeddedPostgres) -> None:
-    """Twenty are killed once, each kind of moment four times; one more is killed twice."""
+    """Ten are killed once, each kind of moment twice; one more is killed twice."""
     seed = os.environ.get(SEED) or str(random.SystemRandom().randrange(1 << 32))
     sys.stdout.write(f"{SEED}={seed}\n")
     database = conninfo_to_dict(raft.settings.database.url.get_secret_value())["dbname"]
@@ -378,7 +378,7 @@ async def test_killed_imports_end_exactly(raft: "Raft", postgres: EmbeddedPostgr
         worker__processes=2,
         worker__slots=1,
     )
-    deaths = [[moment] for moment in MOMENTS * 4] + [killer.draw.choices(MOMENTS, k=2)]
+    deaths = [[moment] for moment in MOMENTS * 2] + [killer.draw.choices(MOMENTS, k=2)]
     killer.draw.shuffle(deaths)
     for number, moments in enumerate(deaths):
         sys.stdout.write(f"{number}: {[moment.__name__ for moment in moments]}\n")

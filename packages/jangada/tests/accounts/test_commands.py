@@ -1,15 +1,19 @@
 """The commands `jangada gen-secret` and `jangada keys`."""
 
 import json
-import subprocess
+import os
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import typer
+from chaos.forkserver import ForkServer
 from typer.testing import CliRunner
 
 from jangada.accounts.commands import register
 from jangada.config import load_settings
+from jangada.local.process import Command
 from jangada.testing import MASTER_KEY
 
 
@@ -30,28 +34,35 @@ def test_a_secret_is_64_bytes_that_differ_and_serve(
     assert load_settings().auth.master_key
 
 
-def keys(database_url: str, *arguments: str) -> list[dict[str, str | None]]:
+type Keys = Callable[..., list[dict[str, str | None]]]
+
+
+@pytest.fixture
+def keys(database_url: str, forks: ForkServer) -> Keys:
     """What `jangada keys …` prints, in a process of its own as an operator runs it."""
-    done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "jangada", "keys", *arguments, "--json"],
-        env={
+    return partial(run_keys, forks, database_url)
+
+
+def run_keys(forks: ForkServer, database_url: str, *arguments: str) -> list[dict[str, str | None]]:
+    command = Command(
+        argv=[sys.executable, "-m", "jangada", "keys", *arguments, "--json"],
+        environ={
+            **os.environ,
             "JANGADA_DATABASE__URL": database_url,
             "JANGADA_AUTH__MASTER_KEY": MASTER_KEY,
             "JANGADA_TELEMETRY__LOG_LEVEL": "DEBUG",
         },
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=60,
     )
+    done = forks.run(command)
+    assert done.returncode == 0, done.stderr
     assert MASTER_KEY not in done.stdout + done.stderr
     return list(json.loads(done.stdout))
 
 
-def test_keys_are_rotated_and_listed(database_url: str) -> None:
-    (first,) = keys(database_url, "rotate")
-    (second,) = keys(database_url, "rotate")
+def test_keys_are_rotated_and_listed(keys: Keys) -> None:
+    (first,) = keys("rotate")
+    (second,) = keys("rotate")
     assert str(second["signs_from"]) > str(first["signs_from"])
-    assert [key["kid"] for key in keys(database_url, "list")] == [second["kid"], first["kid"]]
-    (third,) = keys(database_url, "rotate", "--discard-old")
-    assert keys(database_url, "list") == [third]
+    assert [key["kid"] for key in keys("list")] == [second["kid"], first["kid"]]
+    (third,) = keys("rotate", "--discard-old")
+    assert keys("list") == [third]
