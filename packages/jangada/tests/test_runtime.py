@@ -65,7 +65,7 @@ async def test_a_commit_reaches_valkey(runtime: Runtime, person: Person) -> None
         while message is None:
             message = await listener.get_message(timeout=1)
     keys = runtime.queue.keys("default")
-    assert await runtime.valkey.exists(keys.dispatch) == 1
+    assert await runtime.valkey.exists(keys.wake) == 1
     assert message["type"] == "message"
 
 
