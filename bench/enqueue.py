@@ -39,7 +39,7 @@ BATCH, BATCHES = 5_000, 10
 
 CREATE = """
     CREATE TABLE bare_jobs
-        (LIKE jobs INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES,
+        (LIKE jobs INCLUDING ALL,
         FOREIGN KEY (tenant_id) REFERENCES tenants ON DELETE CASCADE)
 """
 COLUMNS = ("tenant_id", "id", "kind", "queue", "state", "args", "max_attempts", "scheduled_at")

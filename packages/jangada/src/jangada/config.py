@@ -308,7 +308,7 @@ class JobsSettings(Section):
         description="Messages kept ready per queue, at least; live slots if they are more.",
     )
     window_ahead: Duration = Field(
-        timedelta(milliseconds=100),
+        timedelta(milliseconds=50),
         description="Messages kept ready per queue beyond that: as many as were taken lately in "
         "this time. More is less work for the dispatcher, and another tenant's job waits longer.",
     )
