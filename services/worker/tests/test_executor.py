@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from copy import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -36,6 +36,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
@@ -169,6 +170,7 @@ class PoolUsage:
 type Notify = Callable[[frozenset[Notice]], Awaitable[None]]
 
 _NOTICES: Final = "jangada.notices"
+_DRIVER: Final = "jangada.driver"
 
 _BEGIN: Final = (
     "BEGIN{mode}; SELECT set_config('jangada.tenant_id', '{tenant}', true),"
@@ -324,9 +326,11 @@ class Database:
             try:
                 yield session
                 await _commit(session)
-            finally:
-                # Also rolls back. Shielded: a cancelled request still returns its connection.
+            except BaseException:
+                # Rolls back. Shielded: a cancelled request still returns its connection.
                 await asyncio.shield(_close(session))
+                raise
+            await _close(session)
         except (DBAPIError, PoolTimeout) as error:
             known = translate(error) or (None if read_only else _of_a_standby(error))
             if known is not None:
@@ -352,6 +356,7 @@ class Database:
         try:
             connection = await session.connection()
             await connection.exec_driver_sql(begin, execution_options=_AS_IT_IS)
+            session.info[_DRIVER] = _driver(connection)
         except BaseException:
             await asyncio.shield(_close(session))
             raise
@@ -408,10 +413,16 @@ class Database:
 
 
 async def _commit(session: AsyncSession) -> None:
-    await session.flush()
-    raw = await (await session.connection()).get_raw_connection()
-    _refuse_aborted(raw.driver_connection)
+    if session.new or session.dirty or session.deleted:
+        await session.flush()
+    _refuse_aborted(session.info[_DRIVER])
     await session.commit()
+
+
+def _driver(connection: AsyncConnection) -> Any:  # noqa: ANN401 - SQLAlchemy does not know its type
+    """Psycopg's connection below one that is in use."""
+    assert connection.sync_connection is not None  # noqa: S101 - it has just executed something
+    return connection.sync_connection.connection.driver_connection
 
 
 def _refuse_aborted(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy does not know its type

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+
+class Offer(msgspec.Struct, frozen=True):
     """A message to publish.
 
     `key` names one start of one piece of work: while it is in the window it isn't published again.
@@ -30,8 +31,7 @@ class OnOffer:
     messages: tuple[Offer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A message that this worker holds under a lease until it acknowledges or releases it."""
 
     queue: str

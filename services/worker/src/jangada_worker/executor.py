@@ -13,10 +13,12 @@ import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from jangada.errors import JangadaError
 from jangada.jobs import registry
@@ -127,12 +129,13 @@ async def perform(execution: Execution) -> None:
     if registration is None or execution.error is not None:
         return
     execution.work = work = _begin(execution, registration)
-    either: set[asyncio.Future[Any]] = {work, execution.interrupted}
-    await asyncio.wait(
-        either,
-        timeout=registration.timeout.total_seconds(),
-        return_when=asyncio.FIRST_COMPLETED,
-    )
+    if not work.done():
+        either: set[asyncio.Future[Any]] = {work, execution.interrupted}
+        await asyncio.wait(
+            either,
+            timeout=registration.timeout.total_seconds(),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
     if not work.done():
         execution.interrupt(Interruption.TIMEOUT)
         await _stop(work, registration)
@@ -149,7 +152,9 @@ async def perform(execution: Execution) -> None:
 def _begin(execution: Execution, registration: Registration) -> asyncio.Future[Result]:
     arguments, context = execution.arguments, execution.context
     if registration.is_async:
-        return asyncio.create_task(_contained(registration.handler(arguments, context)))
+        handling = _contained(registration.handler(arguments, context))
+        # Eager: one that awaits nothing has ended here, without a turn of the loop.
+        return asyncio.Task(handling, loop=asyncio.get_running_loop(), eager_start=True)
     carried = contextvars.copy_context()
     thread = execution.shop.threads.submit(carried.run, registration.handler, arguments, context)
     return asyncio.wrap_future(thread)

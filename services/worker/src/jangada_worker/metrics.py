@@ -1,5 +1,7 @@
 """The metrics of worker and dispatcher. Labels are bounded: queues and kinds of this platform."""
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from jangada_queue.statistics import QueueStats, Upstream
@@ -45,10 +47,14 @@ class WorkerMetrics:
             registry=registry,
         )
 
+        self._ended = cache(self.ended.labels)
+        self._duration = cache(self.duration.labels)
+        self._wait = cache(self.wait.labels)
+
     def observe(self, attempt: Observation) -> None:
-        self.ended.labels(attempt.queue, attempt.kind, attempt.outcome).inc()
-        self.duration.labels(attempt.queue, attempt.kind).observe(attempt.seconds)
-        self.wait.labels(attempt.queue, attempt.kind).observe(max(0.0, attempt.waited_seconds))
+        self._ended(attempt.queue, attempt.kind, attempt.outcome).inc()
+        self._duration(attempt.queue, attempt.kind).observe(attempt.seconds)
+        self._wait(attempt.queue, attempt.kind).observe(max(0.0, attempt.waited_seconds))
 
     def show_slots(self, busy: int, total: int) -> None:
         self.slots.labels("busy").set(busy)

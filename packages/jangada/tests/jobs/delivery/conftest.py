@@ -1,7 +1,8 @@
 """A queue of real rows, and a connection such as dispatchers and workers have."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID

@@ -7,10 +7,11 @@ is given up.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
+from msgspec.structs import replace
 
 from jangada.errors import Unavailable
 from jangada.jobs.delivery.connection import DirectConnection

@@ -31,7 +31,7 @@ _FINISH: Final[LiteralString] = """
             ELSE jsonb_path_query_array(jobs.errors || (fenced.error::jsonb
                 || jsonb_build_object('attempt', jobs.attempt, 'at', clock_timestamp())),
                 '$[last - 19 to last]') END,
-        max_attempts = jobs.max_attempts + fenced.extra,
+        max_attempts = jobs.max_attempts + coalesce(fenced.extra, 0),
         scheduled_at = coalesce(clock_timestamp() + fenced.delay, jobs.scheduled_at),
         finished_at = CASE WHEN fenced.next_state IN ('completed', 'discarded', 'cancelled')
             THEN clock_timestamp() END,
@@ -54,16 +54,21 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> frozenset
         "ids": [job.job_id for job in jobs],
         "attempts": [job.attempt for job in jobs],
         "states": [str(ending.state) for ending in endings],
-        "results": [ending.result for ending in endings],
-        "errors": [encode_error(ending.error) for ending in endings],
-        "delays": [ending.delay for ending in endings],
-        "extras": [ending.extra_attempts for ending in endings],
-        "dones": [ending.done for ending in endings],
-        "totals": [ending.total for ending in endings],
+        "results": _unless_empty([ending.result for ending in endings]),
+        "errors": _unless_empty([encode_error(ending.error) for ending in endings]),
+        "delays": _unless_empty([ending.delay for ending in endings]),
+        "extras": _unless_empty([ending.extra_attempts or None for ending in endings]),
+        "dones": _unless_empty([ending.done for ending in endings]),
+        "totals": _unless_empty([ending.total for ending in endings]),
     }
     async with probing_statement(connection, "finish"):
         cursor = await connection.execute(_FINISH, parameters)
         return frozenset(row[0] for row in await cursor.fetchall())
+
+
+def _unless_empty[T](values: list[T | None]) -> list[T | None] | None:
+    """Most endings have neither error nor delay: `unnest` makes NULLs of an array that is none."""
+    return values if any(value is not None for value in values) else None
 
 
 def _in_order_of_locks(ending: Ending) -> UUID:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
+import msgspec
 from psycopg.rows import class_row
 
 from jangada.jobs.delivery.allowance import count_granted, measure, measure_tenants
@@ -61,8 +62,7 @@ _HOLD: Final[LiteralString] = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class GrantedJob:
+class GrantedJob(msgspec.Struct, frozen=True):
     """A start of a job that is ours to run: `attempt` is the fence of all its effects."""
 
     tenant_id: UUID

@@ -6,10 +6,10 @@ and full jitter; the other expected errors would only fail again, so they discar
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from jangada.errors import FieldError, JangadaError, RateLimited, Unavailable
@@ -25,8 +25,7 @@ MOST_FIELD_ERRORS: Final = 20
 LONGEST_DETAIL: Final = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """What is written at the end of an attempt.
 
     `delay` begins when it is written; `extra_attempts` makes up for a start that counts for nothing

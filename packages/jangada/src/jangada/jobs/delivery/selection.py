@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from typing import Final, LiteralString
 from uuid import UUID
 
+import msgspec
+
 from jangada.jobs.delivery.allowance import Allowance, measure_tenants
 from jangada.jobs.delivery.connection import Connection
 from jangada.jobs.delivery.tickets import ALONE_FROM, Ticket
@@ -120,8 +122,7 @@ _SELECT: Final[LiteralString] = f"""
 """  # noqa: S608 - made of constants
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A job that may be offered."""
 
     tenant_id: UUID

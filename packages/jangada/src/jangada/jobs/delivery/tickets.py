@@ -1,9 +1,9 @@
 """What goes through the queue for a job: which start of which job it is, and no arguments."""
 
-from dataclasses import dataclass
 from typing import Final, Self
 from uuid import UUID
 
+import msgspec
 import orjson
 
 from jangada_queue.messages import Claim, Offer
@@ -19,8 +19,7 @@ class UnreadableTicket(Exception):
     """A message that holds no ticket. It may be forgotten: the job's row is the truth."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(msgspec.Struct, frozen=True):
     """A hint that a job may be started: `attempt` is the row's, before the start."""
 
     tenant_id: UUID
