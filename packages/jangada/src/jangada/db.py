@@ -36,13 +36,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import QueuePool
 
 from jangada.config import DatabaseSettings
@@ -170,7 +169,6 @@ class PoolUsage:
 type Notify = Callable[[frozenset[Notice]], Awaitable[None]]
 
 _NOTICES: Final = "jangada.notices"
-_DRIVER: Final = "jangada.driver"
 
 _BEGIN: Final = (
     "BEGIN{mode}; SELECT set_config('jangada.tenant_id', '{tenant}', true),"
@@ -330,7 +328,6 @@ class Database:
                 # Rolls back. Shielded: a cancelled request still returns its connection.
                 await asyncio.shield(_close(session))
                 raise
-            await _close(session)
         except (DBAPIError, PoolTimeout) as error:
             known = translate(error) or (None if read_only else _of_a_standby(error))
             if known is not None:
@@ -354,9 +351,7 @@ class Database:
     async def _begin_once(self, begin: str) -> AsyncSession:
         session = self._sessions()
         try:
-            connection = await session.connection()
-            await connection.exec_driver_sql(begin, execution_options=_AS_IT_IS)
-            session.info[_DRIVER] = _driver(connection)
+            await session.run_sync(_begin, begin)
         except BaseException:
             await asyncio.shield(_close(session))
             raise
@@ -413,16 +408,20 @@ class Database:
 
 
 async def _commit(session: AsyncSession) -> None:
+    """Commit and let go of the connection. Each step into SQLAlchemy's own code costs 20 µs."""
+    await session.run_sync(_end)
+
+
+def _begin(session: Session, begin: str) -> None:
+    session.connection().exec_driver_sql(begin, execution_options=_AS_IT_IS)
+
+
+def _end(session: Session) -> None:
     if session.new or session.dirty or session.deleted:
-        await session.flush()
-    _refuse_aborted(session.info[_DRIVER])
-    await session.commit()
-
-
-def _driver(connection: AsyncConnection) -> Any:  # noqa: ANN401 - SQLAlchemy does not know its type
-    """Psycopg's connection below one that is in use."""
-    assert connection.sync_connection is not None  # noqa: S101 - it has just executed something
-    return connection.sync_connection.connection.driver_connection
+        session.flush()
+    _refuse_aborted(session.connection().connection.driver_connection)
+    session.commit()
+    session.close()
 
 
 def _refuse_aborted(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy does not know its type

@@ -9,6 +9,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from jangada.jobs.errors import LeaseLost
 from jangada.jobs.payloads import Result, encode_result
@@ -22,6 +23,11 @@ _COMPLETE: Final[LiteralString] = """
         progress_done = %(done)s, progress_total = %(total)s
     WHERE tenant_id = %(tenant)s AND id = %(id)s AND attempt = %(attempt)s AND state = 'running'
 """
+
+
+def _complete(session: Session, completion: dict[str, Any]) -> int:
+    """As it is: SQLAlchemy has nothing to add to it. Answers how many rows that were."""
+    return session.connection().exec_driver_sql(_COMPLETE, completion).rowcount
 
 
 async def _ignore(done: int, total: int | None) -> None:
@@ -73,9 +79,7 @@ class JobContext:
 
         Raises `LeaseLost`, and what `encode_result` does.
         """
-        connection = await session.connection()
-        done = await connection.exec_driver_sql(_COMPLETE, self._completion(result))
-        self._fenced(done.rowcount)
+        self._fenced(await session.run_sync(_complete, self._completion(result)))
 
     async def complete_on(
         self, connection: AsyncConnection[TupleRow], result: Result = None
