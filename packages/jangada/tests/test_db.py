@@ -8,13 +8,12 @@ from psycopg.rows import TupleRow
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
+from jangada.commits import Notice, notice
 from jangada.config import DatabaseSettings
 from jangada.db import (
     Database,
     DatabaseBusy,
     DatabaseUnavailable,
-    Notice,
-    notice,
     plain_scope,
     system_scope,
     tenant_scope,

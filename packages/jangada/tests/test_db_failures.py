@@ -21,16 +21,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from jangada.commits import Notice, notice
 from jangada.config import DatabaseSettings
 from jangada.connections import Connection, arguments
 from jangada.db import (
     Database,
     DatabaseBusy,
     DatabaseUnavailable,
-    Notice,
     TransactionAborted,
     milliseconds,
-    notice,
     plain_scope,
     system_scope,
     tenant_scope,

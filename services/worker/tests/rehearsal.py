@@ -25,6 +25,7 @@ from jangada.jobs.limits import Concurrency, RateLimit
 from jangada.jobs.outcomes import Cancel, Discard, Snooze
 from jangada.jobs.registry import handles
 from jangada.jobs.schemas import JobArgs
+from jangada.jobs.service import enqueue
 
 POLL = 0.02
 
@@ -90,6 +91,17 @@ class Answered(BaseModel):
 @handles(Answer)
 async def run_answer(args: Answer, context: JobContext) -> Answered:
     return Answered(value=args.value)
+
+
+class Parent(JobArgs):
+    kind: ClassVar[str] = "test.parent"
+
+
+@handles(Parent)
+async def run_parent(_: Parent, context: JobContext) -> None:
+    async with context.transaction() as session:
+        await enqueue(session, Answer(), tenant_id=context.tenant_id)
+        await context.complete(session)
 
 
 class HoldInterpreter(JobArgs):

@@ -96,6 +96,16 @@ async def test_metrics_count_what_ran(fleet: "Raft") -> None:
     assert "jangada_job_queue_wait_seconds_bucket" in text
 
 
+async def test_metrics_count_what_handlers_enqueue(fleet: "Raft") -> None:
+    await fleet.until_state(await fleet.enqueue("test.parent"))
+    line = 'jangada_job_enqueued_total{kind="test.answer",queue="default"} 1.0'
+
+    async def counted() -> bool:
+        return line in (await ask(fleet, "/metrics")).text
+
+    await fleet.until(counted)
+
+
 async def test_statistics_say_how_fast_work_comes_and_goes(fleet: "Raft") -> None:
     for _ in range(3):
         await fleet.until_state(await fleet.enqueue("test.effect"))

@@ -18,7 +18,7 @@ Guarantees
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -44,6 +44,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import QueuePool
 
+from jangada.commits import Notify, Tally, take_notices, take_tallies
 from jangada.config import DatabaseSettings
 from jangada.connections import Connection, arguments
 from jangada.errors import Invalid, Unavailable
@@ -146,18 +147,6 @@ class TenantEntity(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """What the fast path is told after a commit: `wake` a queue, or `cancel` a running job.
-
-    `offer` is the wake of a queue `about` the one message that it got; the same ones count once.
-    """
-
-    topic: str
-    subject: str
-    about: Hashable = None
-
-
-@dataclass(frozen=True, slots=True)
 class PoolUsage:
     """Connections of one process's pool."""
 
@@ -165,10 +154,6 @@ class PoolUsage:
     idle: int
     maximum: int
 
-
-type Notify = Callable[[frozenset[Notice]], Awaitable[None]]
-
-_NOTICES: Final = "jangada.notices"
 
 _BEGIN: Final = (
     "BEGIN{mode}; SELECT set_config('jangada.tenant_id', '{tenant}', true),"
@@ -178,11 +163,6 @@ _BEGIN: Final = (
 """Transaction and scope in one exchange with the server. Such a pair has no parameters: what is
 put in is a UUID, a word of ours or a number."""
 _AS_IT_IS: Final = {"no_parameters": True}
-
-
-def notice(session: AsyncSession, topic: str, subject: str, about: Hashable = None) -> None:
-    """Have the fast path told after this transaction commits; a rollback drops it."""
-    session.info.setdefault(_NOTICES, set()).add(Notice(topic, subject, about))
 
 
 def milliseconds(duration: timedelta) -> str:
@@ -250,6 +230,7 @@ class Database:
         self.settings = settings
         self.application_name = application_name
         self.notify: Notify | None = None
+        self.tally: Tally | None = None
         self.engine: AsyncEngine = create_async_engine(
             "postgresql+psycopg://",
             async_creator=self._connect,
@@ -358,12 +339,14 @@ class Database:
         return session
 
     async def _tell(self, session: AsyncSession) -> None:
-        notices = session.info.pop(_NOTICES, None)
+        if (tallies := take_tallies(session)) and self.tally is not None:
+            self.tally(tallies)
+        notices = take_notices(session)
         if not notices or self.notify is None:
             return
         try:
             async with asyncio.timeout(NOTICE_DEADLINE.total_seconds()):
-                await self.notify(frozenset(notices))
+                await self.notify(notices)
         except Exception as error:  # noqa: BLE001 - the rows are committed; this was only speed
             log.debug("notice_lost", error=type(error).__name__)
 

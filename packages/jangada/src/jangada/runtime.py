@@ -14,9 +14,10 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from jangada.commits import Notice
 from jangada.config import Settings, ValkeySettings, load_settings, unknown_keys
 from jangada.crud import CursorSigner
-from jangada.db import Database, Notice, utc_now
+from jangada.db import Database, utc_now
 from jangada.environment import InvalidSettings
 from jangada.errors import FieldError
 from jangada.mail import Mailer, open_mailer

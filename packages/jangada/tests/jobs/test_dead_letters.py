@@ -7,8 +7,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, text, update
 
+from jangada.commits import Notice
 from jangada.crud import CursorSigner, PageRequest
-from jangada.db import Database, Notice, utc_now
+from jangada.db import Database, utc_now
 from jangada.jobs import dead_letters, service
 from jangada.jobs.models import Job, JobState
 from jangada.jobs.schemas import JobArgs, JobFilter

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.exc import ProgrammingError
 
-from jangada.db import Database, Notice, new_id
+from jangada.commits import Notice
+from jangada.db import Database, new_id
 from jangada.jobs import service
 from jangada.jobs.errors import InvalidJob, JobNotStorable, JobTooLarge
 from jangada.jobs.limits import Concurrency

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from jangada.commits import Notice
 from jangada.crud import CursorSigner, InvalidCursor, PageRequest
-from jangada.db import Database, Notice, new_id
+from jangada.db import Database, new_id
 from jangada.jobs import service
 from jangada.jobs.errors import (
     JobAlreadyFinished,

@@ -15,6 +15,7 @@ from jangada.contacts.housekeeping import keeping_house
 from jangada.db import Database
 from jangada.errors import Unavailable
 from jangada.files.uploads import sweeping
+from jangada.jobs.metrics import count_enqueued
 from jangada.runtime import Runtime, open_runtime
 from jangada.telemetry import get_logger, new_registry
 from jangada_api import (
@@ -90,6 +91,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.settings, app.state.given_runtime, app.state.registry = settings, runtime, registry
+    app.state.count_enqueued = count_enqueued(registry)
     problems.install(app)
     app.add_exception_handler(Exception, _last_resort)
     for router in (*ROUTERS, pages.router):
@@ -143,6 +145,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             runtime = await stack.enter_async_context(opening)
         await _refuse_unsafe_role(runtime.database)
         app.state.runtime = runtime
+        runtime.database.tally = app.state.count_enqueued
         stack.callback(watch_pool(app.state.registry, runtime.database.pool_usage))
         app.state.accounts = await stack.enter_async_context(open_accounts(runtime))
         await stack.enter_async_context(sweeping(runtime))

@@ -66,6 +66,7 @@ class Dispatcher:
         self._client = runtime.queue
         self._registry = registry
         self._metrics = DispatcherMetrics(registry)
+        runtime.database.tally = self._metrics.count_enqueued
         self._stopping = stop.asked
         self._absent: dict[str, str] = {}
         self._health = Health(self._faults, self._degraded)

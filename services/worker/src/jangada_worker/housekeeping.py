@@ -5,6 +5,7 @@ learns which kinds the workers know, and deletes finished jobs whose retention i
 dispatcher does it: each part is harmless twice.
 """
 
+import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Housekeeping:
     _arrivals: dict[str, DecayedRate] = field(default_factory=dict)
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _suspicious: dict[str, tuple[float, int]] = field(default_factory=dict)
-    _pruned_at: float = field(default_factory=time.monotonic)
+    _pruned_at: float = -math.inf
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.lease)
@@ -69,6 +70,7 @@ class Housekeeping:
         if time.monotonic() - self._pruned_at >= self.prune_after.total_seconds():
             self._pruned_at = time.monotonic()
             await self.connection.run(kinds.prune_starts)
+            self.metrics.show_aside(await self.connection.run(dispatch.count_aside))
             for queue in queues:
                 await prune(self.client, queue, self.prune_after)
         await self.retention.take_turn()

@@ -70,9 +70,10 @@ class Observation(msgspec.Struct, frozen=True):
 
 
 class Observations(msgspec.Struct, tag=True, frozen=True):
-    """To the parent: attempts that ended since the last time."""
+    """To the parent: attempts that ended since the last time, and what their handlers committed."""
 
     ended: list[Observation]
+    tallies: list[tuple[tuple[str, ...], int]]
 
 
 class Farewell(msgspec.Struct, tag=True, frozen=True):

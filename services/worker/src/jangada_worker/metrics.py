@@ -1,9 +1,12 @@
 """The metrics of worker and dispatcher. Labels are bounded: queues and kinds of this platform."""
 
+from collections.abc import Mapping
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from jangada.jobs.delivery.dispatch import Aside
+from jangada.jobs.metrics import count_enqueued
 from jangada_queue.statistics import QueueStats, Upstream
 from jangada_worker.link import Observation
 
@@ -47,6 +50,7 @@ class WorkerMetrics:
             registry=registry,
         )
 
+        self.count_enqueued = count_enqueued(registry)
         self._ended = cache(self.ended.labels)
         self._duration = cache(self.duration.labels)
         self._wait = cache(self.wait.labels)
@@ -77,6 +81,10 @@ class DispatcherMetrics:
         self.available = gauge("jangada_queue_available", "Jobs that may start (to 10,000).")
         self.running = gauge("jangada_queue_running", "Jobs that run.")
         self.due = gauge("jangada_queue_due_60s", "Jobs that are due within a minute.")
+        self.delayed = gauge(
+            "jangada_queue_delayed", "Jobs that are due later, or tried again (to 10,000 in all)."
+        )
+        self.dead = gauge("jangada_queue_dead", "Jobs that were discarded (to 10,000 in all).")
         self.oldest = gauge("jangada_queue_oldest_wait_seconds", "The longest wait of all.")
         self.published = counter("jangada_queue_published_total", "Messages published.", "queue")
         self.expired = counter("jangada_lease_expired_total", "Message leases expired.", "queue")
@@ -85,17 +93,27 @@ class DispatcherMetrics:
         )
         self.crashed = counter("jangada_job_crashed_total", "Jobs whose worker died.")
         self.poisoned = counter("jangada_job_poisoned_total", "Jobs discarded as poison.")
+        self.count_enqueued = count_enqueued(registry)
         self.fired = counter("jangada_schedule_fired_total", "Jobs that schedules enqueued.")
         self.buried = counter("jangada_worker_lost_total", "Workers that fell silent.")
         self.pruned = counter(
             "jangada_job_pruned_total", "Finished jobs whose retention was over.", "state"
         )
+        self._with_some: set[str] = set()
         self.prune_behind = Gauge(
             "jangada_job_prune_behind_seconds",
             "For how long finished jobs have been waiting to be deleted.",
             ("state",),
             registry=registry,
         )
+
+    def show_aside(self, found: Mapping[str, Aside]) -> None:
+        """A queue that has none any more has none, not those of a minute ago."""
+        self._with_some |= found.keys()
+        for queue in self._with_some:
+            aside = found.get(queue, Aside())
+            self.delayed.labels(queue).set(aside.delayed)
+            self.dead.labels(queue).set(aside.dead)
 
     def show(self, stats: QueueStats, upstream: Upstream) -> None:
         queue = stats.queue

@@ -6,6 +6,7 @@ every element of them costs more than the insertion.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
@@ -112,8 +113,13 @@ class Batch:
             self._known[type(job.args)] = number
         return number
 
-    def queues(self, chosen: Iterable[int]) -> set[str]:
-        return {self.shapes[self.numbers[n]].queue for n in chosen}
+    def counts(self, chosen: Iterable[int]) -> Counter[tuple[str, str]]:
+        """How many of those jobs there are of each queue and kind."""
+        found: Counter[tuple[str, str]] = Counter()
+        for number, count in Counter(self.numbers[n] for n in chosen).items():
+            shape = self.shapes[number]
+            found[shape.queue, shape.kind] += count
+        return found
 
     def columns(self, chosen: Sequence[int]) -> dict[str, str]:
         """The parameters of the statement for those of the jobs."""

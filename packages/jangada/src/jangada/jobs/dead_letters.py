@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jangada.db import notice
+from jangada.commits import notice
 from jangada.jobs.models import Job, JobState
 from jangada.jobs.schemas import JobFilter
 

@@ -10,12 +10,14 @@ from sqlalchemy import Select, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada import crud
+from jangada.commits import notice, tally
 from jangada.crud import Page, PageRequest, Sort
-from jangada.db import new_id, notice
+from jangada.db import new_id
 from jangada.jobs import batches, payloads
 from jangada.jobs.checks import check
 from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable
+from jangada.jobs.metrics import ENQUEUED
 from jangada.jobs.models import FINAL_STATES, WAITING_STATES, Job, JobState
 from jangada.jobs.schemas import DEFAULT_PRIORITY, JobArgs, JobFilter, NewJob, Unique
 from jangada.jobs.tracing import current_traceparent
@@ -102,8 +104,9 @@ async def enqueue_many(
         ids[n] = owners[each.key]
     new = [n for n, id_ in enumerate(batch.ids) if ids[n] == id_]
     await batches.insert(session, batch, new, tenant_id=tenant_id, created_by=created_by)
-    for queue in batch.queues(new):
+    for (queue, kind), count in batch.counts(new).items():
         notice(session, "wake", queue)
+        tally(session, ENQUEUED, queue, kind, times=count)
     return ids
 
 
@@ -145,6 +148,7 @@ async def insert(session: AsyncSession, job: Job, *, at_once: bool = False) -> J
     """
     job.request_id, job.traceparent = current_request_id(), current_traceparent()
     await crud.insert(session, job)
+    tally(session, ENQUEUED, job.queue, job.kind)
     if at_once:
         ticket = Ticket(tenant_id=job.tenant_id, job_id=job.id, attempt=0, kind=job.kind)
         notice(session, "offer", job.queue, ticket.offer())

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jangada.db import utc_now
-from jangada.jobs.delivery.dispatch import dispatch_round, list_queues, promote, survey, upstream
+from jangada.jobs.delivery.dispatch import (
+    Aside,
+    count_aside,
+    dispatch_round,
+    list_queues,
+    promote,
+    survey,
+    upstream,
+)
 from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.models import JobState
 from jangada_queue.messages import OnOffer
@@ -158,6 +166,18 @@ async def test_upstream_says_what_waits(bench: "Bench") -> None:
     assert (figures.available, figures.running, figures.due_60s) == (2, 1, 1)
     assert 3600 <= figures.oldest_wait_seconds < 3700
     assert figures.enqueued_total == 8  # of the two that are available one is published
+
+
+async def test_what_is_set_aside_is_counted_by_queue(bench: "Bench") -> None:
+    assert await count_aside(bench.connection) == {}
+    later = utc_now() + HOUR
+    for changes in ({"state": "discarded"}, {"state": "discarded"}, {"state": "retryable"}):
+        await bench.change(await bench.enqueue(tenant_id=await bench.other_tenant()), **changes)
+    await bench.enqueue(scheduled_at=later)
+    await bench.enqueue(queue="mail", scheduled_at=later)
+    await bench.enqueue()
+    found = await count_aside(bench.connection)
+    assert found == {"default": Aside(delayed=2, dead=2), "mail": Aside(delayed=1)}
 
 
 async def test_upstream_of_an_empty_queue_is_nothing(bench: "Bench") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -69,6 +70,8 @@ class ChildWorker:
         self._kinds = kinds
         self._running = Running()
         self._ended: list[Observation] = []
+        self._tallies: Counter[tuple[str, ...]] = Counter()
+        runtime.database.tally = self._tallies.update
         self._stop = Stop()
         self._drain_seconds = worker.drain_timeout.total_seconds()
         self._identity: UUID | None = None
@@ -240,6 +243,7 @@ class ChildWorker:
 
     def _say_what_runs(self) -> None:
         self._link.send(Report(self._running.report(), self._intake.claiming, self._flag))
-        if self._ended:
-            self._link.send(Observations(self._ended.copy()))
+        if self._ended or self._tallies:
+            self._link.send(Observations(self._ended.copy(), list(self._tallies.items())))
             self._ended.clear()
+            self._tallies.clear()

@@ -12,7 +12,6 @@ from jangada_worker.link import (
     Farewell,
     Identity,
     Link,
-    Observation,
     Observations,
     Ready,
     Report,
@@ -59,7 +58,7 @@ class Child:
     def send(self, message: ToChild) -> None:
         self._link.send(message)
 
-    async def live(self, observe: Callable[[Observation], None], ready: Callable[[], None]) -> int:
+    async def live(self, observe: Callable[[Observations], None], ready: Callable[[], None]) -> int:
         """Hear what the child says until it ends; answers its exit code."""
         async for message in self._link.messages():
             match message:
@@ -71,8 +70,7 @@ class Child:
                     self.running, self.claiming = message.running, message.claiming
                     self.drain = message.drain
                 case Observations():
-                    for observation in message.ended:
-                        observe(observation)
+                    observe(message)
                 case Farewell():
                     self.said_farewell = True
         self._link.close()

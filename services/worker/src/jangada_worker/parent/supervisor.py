@@ -23,7 +23,7 @@ from jangada_queue.patience import Pauses, Stop, pause
 from jangada_queue.service_times import ServiceTimes, observe
 from jangada_queue.workers import WorkerReport
 from jangada_worker.forkserver import ForkServer, ForkServerLost
-from jangada_worker.link import Drain, Flagged, HandBack, Observation
+from jangada_worker.link import Drain, Flagged, HandBack, Observations
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import WorkerMetrics
 from jangada_worker.parent.children import Child
@@ -158,10 +158,12 @@ class Supervisor:
             else:
                 await pause(self._stop.asked, pauses.take())
 
-    def _observe(self, ended: Observation) -> None:
-        self._metrics.observe(ended)
-        if ended.outcome != "lease_lost":
-            self._completed.setdefault(ended.queue, ServiceTimes()).add(ended.seconds)
+    def _observe(self, news: Observations) -> None:
+        self._metrics.count_enqueued(dict(news.tallies))
+        for ended in news.ended:
+            self._metrics.observe(ended)
+            if ended.outcome != "lease_lost":
+                self._completed.setdefault(ended.queue, ServiceTimes()).add(ended.seconds)
 
     def _give_up(self) -> None:
         """End in order; whoever started this worker starts another one."""

@@ -121,6 +121,35 @@ _UPSTREAM: Final[LiteralString] = """
 """
 
 
+# In the states' own order of their indexes, so that no other rows are read.
+_ASIDE: Final[LiteralString] = """
+    SELECT queue, count(*) FILTER (WHERE NOT is_dead), count(*) FILTER (WHERE is_dead) FROM (
+        (SELECT queue, false AS is_dead FROM jobs
+         WHERE state IN ('scheduled', 'retryable') LIMIT %(most)s)
+        UNION ALL
+        (SELECT queue, true FROM jobs WHERE state = 'discarded' LIMIT %(most)s)
+    ) counted GROUP BY queue
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Jobs of a queue that wait for nobody: due later or tried again, and discarded ones."""
+
+    delayed: int = 0
+    dead: int = 0
+
+
+async def count_aside(connection: Connection) -> dict[str, Aside]:
+    """Of each queue that has any; 10,000 of each sort are counted, over all queues.
+
+    It reads what it counts: for once a minute, not for each look.
+    """
+    async with indexed_scope(connection, "dispatch"):
+        rows = await (await connection.execute(_ASIDE, {"most": COUNTED_UP_TO})).fetchall()
+    return {queue: Aside(delayed, dead) for queue, delayed, dead in rows}
+
+
 async def list_queues(connection: Connection) -> list[str]:
     """Every queue that has waiting jobs or living workers."""
     async with indexed_scope(connection, "dispatch"):
