@@ -53,6 +53,7 @@ SYSTEM_SCOPE = {
     "jangada.jobs.delivery.connection.indexed_scope": "delivery serves all tenants",
     "jangada.jobs.delivery.connection.probing_statement": "delivery serves all tenants",
     "jangada.jobs.delivery.connection.probing_scope": "delivery serves all tenants",
+    "jangada.jobs.delivery.dispatch.count_aside": "delivery serves all tenants",
     "jangada.jobs.delivery.dispatch.dispatch_round": "delivery serves all tenants",
     "jangada.jobs.delivery.dispatch.list_queues": "delivery serves all tenants",
     "jangada.jobs.delivery.dispatch.promote": "delivery serves all tenants",
