@@ -68,6 +68,7 @@ SYSTEM_SCOPE = {
     "jangada.jobs.delivery.workers.bury": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.deregister": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.find_cancelled": "delivery serves all tenants",
+    "jangada.jobs.delivery.workers.find_running": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.hand_back": "delivery serves all tenants",
     "jangada.jobs.delivery.workers.register": "delivery serves all tenants",
     "jangada.schedules.commands._in_system_scope.run": "an operator looks at any tenant's rows",

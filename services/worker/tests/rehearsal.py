@@ -123,6 +123,18 @@ async def run_hold_interpreter(args: HoldInterpreter, context: JobContext) -> No
         await context.complete(session)
 
 
+class Hog(JobArgs):
+    kind: ClassVar[str] = "test.hog"
+
+
+@handles(Hog, timeout=timedelta(seconds=0.1))
+async def run_hog(_: Hog, context: JobContext) -> None:
+    """C code that would never give the interpreter back; from the second start on it behaves."""
+    await sign(context, "started")
+    if context.attempt == 1:
+        ctypes.PyDLL(None).sleep(600)
+
+
 class Crash(JobArgs):
     kind: ClassVar[str] = "test.crash"
     times: int = 1000

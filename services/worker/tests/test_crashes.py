@@ -97,6 +97,19 @@ async def test_a_job_that_holds_the_interpreter_lock_keeps_its_lease(fleet: "Raf
     assert len(await fleet.signs(job)) == 1
 
 
+async def test_a_job_that_never_gives_the_interpreter_back_loses_its_process(
+    fleet: "Raft",
+) -> None:
+    """Long after its timeout, which nothing in the process can hold it to."""
+    job = await fleet.enqueue("test.hog")
+    row = await fleet.until_state(job)
+    assert (row.state, row.attempt, row.crashes) == (JobState.COMPLETED, 2, 1)
+    (first, _), (second, _) = await fleet.signs(job)
+    assert (first, second) == (1, 2)
+    log = fleet.programs[0].log.read_text()
+    assert f"test.hog {job.id}" in log
+
+
 async def freeze(raft: "Raft", worker: "Program") -> None:
     for pid in worker.family:
         os.kill(pid, signal.SIGSTOP)

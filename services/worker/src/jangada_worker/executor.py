@@ -9,7 +9,6 @@ because its slot isn't free before.
 """
 
 import asyncio
-import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -34,12 +33,13 @@ from jangada.jobs.payloads import Result, encode_result
 from jangada.jobs.registry import Registration
 from jangada.runtime import Runtime
 from jangada.telemetry import bind, get_logger, unbind_all
+from jangada_worker.isolation import InLoop, InThread, Isolation
 from jangada_worker.link import Observation
-from jangada_worker.patience import GRACE
 from jangada_worker.spans import job_span
 
 log = get_logger(__name__)
 
+IN_LOOP: Final = InLoop()
 UNKNOWN_KIND_DELAY: Final = timedelta(minutes=1)
 
 
@@ -50,10 +50,6 @@ class Interruption(StrEnum):
     TIMEOUT = "timeout"
     LEASE_LOST = "lease_lost"
     HAND_BACK = "hand_back"
-
-
-class HandlerExited(Exception):
-    """A handler called for the end of the process; only its job ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +124,10 @@ async def perform(execution: Execution) -> None:
     registration = execution.registration
     if registration is None or execution.error is not None:
         return
-    execution.work = work = _begin(execution, registration)
+    isolation = _isolation(execution, registration)
+    execution.work = work = isolation.begin(
+        registration.handler, execution.arguments, execution.context
+    )
     if not work.done():
         either: set[asyncio.Future[Any]] = {work, execution.interrupted}
         await asyncio.wait(
@@ -138,7 +137,7 @@ async def perform(execution: Execution) -> None:
         )
     if not work.done():
         execution.interrupt(Interruption.TIMEOUT)
-        await _stop(work, registration)
+        await isolation.stop(work)
     if not work.done():
         execution.error = JobInterrupted("The handler did not stop when it was asked to.")
     elif work.cancelled():
@@ -149,30 +148,8 @@ async def perform(execution: Execution) -> None:
         execution.result = work.result()
 
 
-def _begin(execution: Execution, registration: Registration) -> asyncio.Future[Result]:
-    arguments, context = execution.arguments, execution.context
-    if registration.is_async:
-        handling = _contained(registration.handler(arguments, context))
-        # Eager: one that awaits nothing has ended here, without a turn of the loop.
-        return asyncio.Task(handling, loop=asyncio.get_running_loop(), eager_start=True)
-    carried = contextvars.copy_context()
-    thread = execution.shop.threads.submit(carried.run, registration.handler, arguments, context)
-    return asyncio.wrap_future(thread)
-
-
-async def _contained(handling: Awaitable[Result]) -> Result:
-    """In a task an exit would end the event loop, and every neighbour with it."""
-    try:
-        return await handling
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise HandlerExited("The handler asked the process to exit.") from error
-
-
-async def _stop(work: asyncio.Future[Result], registration: Registration) -> None:
-    """Cancel an async handler. A thread can't be stopped: it is waited for in `release`."""
-    if registration.is_async:
-        work.cancel()
-        await asyncio.wait({work}, timeout=GRACE.total_seconds())
+def _isolation(execution: Execution, registration: Registration) -> Isolation:
+    return IN_LOOP if registration.is_async else InThread(execution.shop.threads)
 
 
 async def settle(execution: Execution) -> None:

@@ -46,9 +46,10 @@ class Flagged(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """To the parent: the child can run these kinds."""
+    """To the parent: the child can run these kinds; an attempt may take so many seconds."""
 
     kinds: list[KindFacts]
+    timeouts: dict[str, float]
 
 
 class Report(msgspec.Struct, tag=True, frozen=True):

@@ -103,7 +103,13 @@ class ChildWorker:
     async def run(self) -> None:
         """Return when drained. Raises `ParentGone` (in a group)."""
         self._handle_signals()
-        self._link.send(Ready([facts_of(registry.get(kind).args) for kind in sorted(self._kinds)]))
+        known = [registry.get(kind) for kind in sorted(self._kinds)]
+        self._link.send(
+            Ready(
+                [facts_of(each.args) for each in known],
+                {each.kind: each.timeout.total_seconds() for each in known},
+            )
+        )
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(work)

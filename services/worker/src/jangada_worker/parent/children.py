@@ -1,6 +1,7 @@
 """One child process as its parent sees it."""
 
 import socket
+import time
 from collections.abc import Callable
 from typing import Self
 from uuid import UUID
@@ -28,6 +29,8 @@ class Child:
         self.process = process
         self.worker: UUID | None = None
         self.kinds: list[KindFacts] = []
+        self.timeouts: dict[str, float] = {}
+        self._heard_at = time.monotonic()
         self.running: list[RunningWork] = []
         self.claiming = 0
         self.drain = ""
@@ -63,18 +66,24 @@ class Child:
         async for message in self._link.messages():
             match message:
                 case Ready():
-                    self.kinds = message.kinds
+                    self.kinds, self.timeouts = message.kinds, message.timeouts
                     self.is_ready = True
                     ready()
                 case Report():
                     self.running, self.claiming = message.running, message.claiming
                     self.drain = message.drain
+                    self._heard_at = time.monotonic()
                 case Observations():
                     observe(message)
                 case Farewell():
                     self.said_farewell = True
         self._link.close()
         return await self.process.wait()
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since it last said what runs, which it does twice a second while its loop turns."""
+        return time.monotonic() - self._heard_at
 
     def kill(self) -> None:
         self.process.kill()

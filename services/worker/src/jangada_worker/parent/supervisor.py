@@ -28,6 +28,7 @@ from jangada_worker.management import Health, management
 from jangada_worker.metrics import WorkerMetrics
 from jangada_worker.parent.children import Child
 from jangada_worker.parent.heart import Heart
+from jangada_worker.parent.watchdog import Watchdog
 from jangada_worker.patience import GRACE, LAST_WORDS
 
 log = get_logger(__name__)
@@ -75,6 +76,8 @@ class Supervisor:
             failed=self._metrics.late_beats.inc,
         )
 
+        self._watchdog = Watchdog(self._connection, self._children.values)
+
     async def run(self) -> None:
         """Run the children until the stop, then drain them.
 
@@ -99,6 +102,7 @@ class Supervisor:
                     group.create_task(work)
                     for work in (
                         self._heart.run(),
+                        self._watchdog.run(),
                         self._report(),
                         self._turn(),
                         self._announce(url),

@@ -6,6 +6,7 @@ from typing import Final, LiteralString
 from uuid import UUID
 
 import orjson
+from psycopg.rows import class_row
 
 from jangada.db import system_scope
 from jangada.jobs.delivery.connection import Connection, be_brief, indexed_scope
@@ -24,6 +25,12 @@ _BEAT: Final[LiteralString] = (
 _CANCELS: Final[LiteralString] = """
     SELECT id FROM jobs
     WHERE worker_id = ANY (%s::uuid[]) AND state = 'running' AND cancel_requested_at IS NOT NULL
+"""
+
+_RUNNING: Final[LiteralString] = """
+    SELECT id AS job_id, kind,
+        extract(epoch FROM clock_timestamp() - started_at)::float AS seconds
+    FROM jobs WHERE worker_id = %s AND state = 'running'
 """
 
 _HAND_BACK: Final[LiteralString] = """
@@ -99,6 +106,25 @@ async def find_cancelled(connection: Connection, workers: Collection[UUID]) -> f
     async with indexed_scope(connection, "beat"):
         rows = await (await connection.execute(_CANCELS, [list(workers)])).fetchall()
     return frozenset(row[0] for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that runs, and for how long it has, by PostgreSQL's clock."""
+
+    job_id: UUID
+    kind: str
+    seconds: float
+
+
+async def find_running(connection: Connection, worker: UUID) -> list[RunningJob]:
+    """What runs on a worker."""
+    async with (
+        indexed_scope(connection, "beat"),
+        connection.cursor(row_factory=class_row(RunningJob)) as cursor,
+    ):
+        await cursor.execute(_RUNNING, [worker])
+        return await cursor.fetchall()
 
 
 async def bury(connection: Connection, workers: Collection[UUID]) -> None:
