@@ -17,6 +17,7 @@ from jangada.jobs.delivery.grant import grant
 from jangada.jobs.delivery.policy import completed
 from jangada.jobs.delivery.retention import prune
 from jangada.jobs.delivery.sweep import sweep
+from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.models import FINAL_STATES
 from jangada.jobs.schemas import JobArgs, NewJob
 from jangada_queue.messages import OnOffer
@@ -93,3 +94,23 @@ async def test_what_is_scheduled_for_tomorrow_is_not_read_today(bench: "Bench") 
     assert (figures.available, figures.due_60s) == (1, 0)
     _, after = await statistics(bench)
     assert after - before < 100
+
+
+async def test_a_batch_reads_its_own_jobs_and_no_others(bench: "Bench") -> None:
+    """Joined to the keys, all that is available or runs would be read for each batch."""
+    tenant = bench.person.tenant_id
+    async with bench.database.transaction(tenant) as session:
+        jobs = await service.enqueue_many(
+            session, [Later() for _ in range(2_000)], tenant_id=tenant
+        )
+    worker = await bench.worker()
+    tickets = [Ticket(tenant, job, 0, Later.kind) for job in jobs]
+    everything = await grant(bench.connection, worker, tickets[1_000:])
+    assert len(everything) == 1_000
+    _, before = await statistics(bench)
+    for first in range(0, 10 * PREPARED_FROM, 10):
+        granted = await grant(bench.connection, worker, tickets[first : first + 10])
+        ended = await finish(bench.connection, [completed(each, None) for each in granted])
+        assert len(ended) == 10
+    _, after = await statistics(bench)
+    assert after - before <= 10 * PREPARED_FROM * 6
