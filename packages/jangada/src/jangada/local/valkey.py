@@ -32,7 +32,8 @@ class EmbeddedValkey:
     """One server in one folder; start and stop it by hand or as a context manager.
 
     Whatever an earlier runner left behind when it was killed is cleaned up at the next start.
-    Raises a `JangadaError` that says what to do when it cannot start.
+    Raises a `JangadaError` that says what to do when it cannot start. `program` is another server
+    that is configured alike, such as Redis 7.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class EmbeddedValkey:
         *,
         durable: bool = True,
         start_timeout: timedelta = timedelta(seconds=30),
+        program: Path | None = None,
     ) -> None:
         self._folder = Folder(folder)
         self._durable = durable
+        self._program = program
         self._timeout = start_timeout.total_seconds()
         self._sockets: Path | None = None
         self._child: Child | None = None
@@ -141,7 +144,7 @@ class EmbeddedValkey:
         configuration = self._folder.path / "valkey.conf"
         write_private(configuration, self._configuration())
         command = Command(
-            argv=[str(valkey_server()), str(configuration)],
+            argv=[str(self._program or valkey_server()), str(configuration)],
             environ=plain_environ(),
             folder=self.data,
             record=self._record,
