@@ -125,7 +125,7 @@ async def perform(execution: Execution) -> None:
     if registration is None or execution.error is not None:
         return
     isolation = _isolation(execution, registration)
-    execution.work = work = isolation.begin(
+    execution.work = work = isolation.start(
         registration.handler, execution.arguments, execution.context
     )
     if not work.done():

@@ -25,7 +25,7 @@ class HandlerExited(Exception):
 class Isolation(Protocol):
     """A way to run handlers."""
 
-    def begin(self, handler: Call, arguments: Any, context: JobContext) -> asyncio.Future[Result]:  # noqa: ANN401 - each kind has its own
+    def start(self, handler: Call, arguments: Any, context: JobContext) -> asyncio.Future[Result]:  # noqa: ANN401 - each kind has its own
         """Have the handler run; it may have ended already."""
         ...
 
@@ -37,7 +37,7 @@ class Isolation(Protocol):
 class InLoop:
     """An async handler as a task beside the others: stopped at its next await."""
 
-    def begin(self, handler: Call, arguments: Any, context: JobContext) -> asyncio.Future[Result]:  # noqa: ANN401 - as above
+    def start(self, handler: Call, arguments: Any, context: JobContext) -> asyncio.Future[Result]:  # noqa: ANN401 - as above
         # Eager: one that awaits nothing has ended here, without a turn of the loop.
         loop = asyncio.get_running_loop()
         handling = _contained(handler(arguments, context))
@@ -54,7 +54,7 @@ class InThread:
 
     threads: Executor
 
-    def begin(self, handler: Call, arguments: Any, context: JobContext) -> asyncio.Future[Result]:  # noqa: ANN401 - as above
+    def start(self, handler: Call, arguments: Any, context: JobContext) -> asyncio.Future[Result]:  # noqa: ANN401 - as above
         carried = contextvars.copy_context()
         return asyncio.wrap_future(self.threads.submit(carried.run, handler, arguments, context))
 
