@@ -1,4 +1,4 @@
-"""COPY into a table identical to `jobs` but for policies and foreign keys: a yardstick.
+"""COPY into a table identical to `jobs` but for policies: a yardstick.
 
 Only for bulk enqueue: nothing takes these rows. The rows are what `enqueue` writes.
 """
@@ -15,6 +15,10 @@ from jangada.migrations import run as migrations
 from queues.adapter import Adapter, Producer, postgres_url
 from queues.adapters.with_postgresql import BATCH, TENANT
 
+CREATE = """
+    CREATE TABLE IF NOT EXISTS plain_jobs
+        (LIKE jobs INCLUDING ALL, FOREIGN KEY (tenant_id) REFERENCES tenants ON DELETE CASCADE)
+"""
 COPY = """
     COPY plain_jobs (tenant_id, id, kind, queue, state, priority, args, max_attempts)
     FROM STDIN
@@ -24,7 +28,7 @@ COPY = """
 def prepare() -> None:
     migrations.upgrade(load_settings().database)
     with psycopg.connect(postgres_url(), autocommit=True) as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS plain_jobs (LIKE jobs INCLUDING ALL)")
+        connection.execute(CREATE)
         connection.execute("TRUNCATE plain_jobs")
 
 

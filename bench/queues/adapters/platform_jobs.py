@@ -3,15 +3,13 @@
 import asyncio
 from typing import ClassVar
 
-from sqlalchemy import text
-
 from jangada.jobs.context import JobContext
 from jangada.jobs.registry import handles
 from jangada.jobs.schemas import JobArgs
 from queues.adapter import HOLD, NAP
 from queues.ledger import record
 
-INSERT = text("INSERT INTO effects (job) VALUES (:job)")
+INSERT = "INSERT INTO effects (job) VALUES (%s)"
 
 
 class Numbered(JobArgs):
@@ -66,7 +64,7 @@ async def hold(args: Hold, _: JobContext) -> None:
 
 @handles(Insert)
 async def insert(args: Insert, context: JobContext) -> None:
-    async with context.transaction() as session:
-        await session.execute(INSERT, {"job": args.index})
-        await context.complete(session)
+    async with context.connection() as connection:
+        await connection.execute(INSERT, [args.index])
+        await context.complete_on(connection)
     record(args.index)

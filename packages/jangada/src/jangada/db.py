@@ -36,6 +36,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
@@ -213,9 +214,9 @@ def _is_of_the_connection(original: BaseException | None, state: str) -> bool:
     return state[:2] in {"08", "57"} or state in _HUNG_UP_ON
 
 
-def _of_a_standby(error: DBAPIError | PoolTimeout) -> Unavailable | None:
+def _of_a_standby(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable | None:
     """A transaction that may write met a server that takes no writes: a failover isn't over."""
-    original = error.orig if isinstance(error, DBAPIError) else None
+    original = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(original, pg.ReadOnlySqlTransaction):
         return None
     return DatabaseUnavailable(
@@ -291,16 +292,64 @@ class Database:
             yield session
 
     @asynccontextmanager
+    async def connection(self, tenant_id: UUID) -> AsyncIterator[Connection]:
+        """As `transaction`, with psycopg's own connection: for those who write SQL themselves.
+
+        It is one of the pool's, and costs half of what a session does. Nothing can be enqueued on
+        it, because jobs are told of through their session.
+        """
+        try:
+            async with self._begun(self._statement(tenant_id, "")) as connection:
+                yield connection
+                _refuse_aborted(connection)
+                await connection.commit()
+        except (DBAPIError, PoolTimeout, psycopg.Error) as error:
+            known = translate(error) or _of_a_standby(error)
+            if known is not None:
+                raise known from error
+            raise
+
+    @asynccontextmanager
+    async def _begun(self, begin: str) -> AsyncIterator[Connection]:
+        """A pooled connection that has begun; it goes back at the end, without its transaction."""
+        pooled = await self._open(begin)
+        try:
+            yield _driver(pooled)
+        finally:
+            await asyncio.shield(pooled.close())
+
+    async def _open(self, begin: str) -> AsyncConnection:
+        """See `_begin`."""
+        try:
+            return await self._open_once(begin)
+        except DBAPIError as error:
+            if not _is_lost_connection(error):
+                raise
+            return await self._open_once(begin)
+
+    async def _open_once(self, begin: str) -> AsyncConnection:
+        pooled = await self.engine.connect()
+        try:
+            await pooled.exec_driver_sql(begin, execution_options=_AS_IT_IS)
+        except BaseException:
+            await asyncio.shield(pooled.close())
+            raise
+        return pooled
+
+    def _statement(self, tenant_id: UUID | None, scope: str, *, read_only: bool = False) -> str:
+        return _BEGIN.format(
+            mode=" READ ONLY" if read_only else "",
+            tenant="" if tenant_id is None else UUID(int=tenant_id.int),
+            scope=scope,
+            timeout=milliseconds(self.settings.statement_timeout),
+        )
+
+    @asynccontextmanager
     async def _scoped(
         self, *, tenant_id: UUID | None, scope: str, read_only: bool = False
     ) -> AsyncIterator[AsyncSession]:
         try:
-            begin = _BEGIN.format(
-                mode=" READ ONLY" if read_only else "",
-                tenant="" if tenant_id is None else UUID(int=tenant_id.int),
-                scope=scope,
-                timeout=milliseconds(self.settings.statement_timeout),
-            )
+            begin = self._statement(tenant_id, scope, read_only=read_only)
             session = await self._begin(begin)
             try:
                 yield session
@@ -393,6 +442,11 @@ class Database:
 async def _commit(session: AsyncSession) -> None:
     """Commit and let go of the connection. Each step into SQLAlchemy's own code costs 20 µs."""
     await session.run_sync(_end)
+
+
+def _driver(pooled: AsyncConnection) -> Connection:
+    assert pooled.sync_connection is not None  # noqa: S101 - it has just executed something
+    return cast("Connection", pooled.sync_connection.connection.driver_connection)
 
 
 def _begin(session: Session, begin: str) -> None:

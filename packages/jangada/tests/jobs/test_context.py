@@ -70,6 +70,12 @@ async def rename_and_complete(context: JobContext, result: Result = None) -> Non
         await context.complete(session, result)
 
 
+async def rename_and_complete_on_pooled(context: JobContext, result: Result = None) -> None:
+    async with context.connection() as connection:
+        await connection.execute("UPDATE tenants SET name = 'Renamed'")
+        await context.complete_on(connection, result)
+
+
 async def rename_and_complete_on(context: JobContext, result: Result = None) -> None:
     async with (
         context.runtime.database.direct() as connection,
@@ -81,7 +87,9 @@ async def rename_and_complete_on(context: JobContext, result: Result = None) -> 
 
 type Finish = Callable[..., Awaitable[None]]
 
-WAYS = pytest.mark.parametrize("finish", [rename_and_complete, rename_and_complete_on])
+WAYS = pytest.mark.parametrize(
+    "finish", [rename_and_complete, rename_and_complete_on_pooled, rename_and_complete_on]
+)
 
 
 @WAYS

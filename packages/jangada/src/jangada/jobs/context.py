@@ -74,6 +74,16 @@ class JobContext:
             self.completed = False
             raise
 
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """As `transaction`, with psycopg's own connection and `complete_on`: at half the cost."""
+        try:
+            async with self.runtime.database.connection(self.tenant_id) as connection:
+                yield connection
+        except BaseException:
+            self.completed = False
+            raise
+
     async def complete(self, session: AsyncSession, result: Result = None) -> None:
         """The completion as the session's last statement.
 
@@ -84,7 +94,7 @@ class JobContext:
     async def complete_on(
         self, connection: AsyncConnection[TupleRow], result: Result = None
     ) -> None:
-        """As `complete`, on a direct connection inside `tenant_scope`."""
+        """As `complete`, on a `connection`, or a direct one inside `tenant_scope`."""
         cursor = await connection.execute(_COMPLETE, self._completion(result))
         self._fenced(cursor.rowcount)
 
