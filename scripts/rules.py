@@ -72,16 +72,19 @@ def _calls(source: Source) -> Iterator[ast.Call]:
     return (node for node in ast.walk(source.tree) if isinstance(node, ast.Call))
 
 
+COMMITTING = frozenset({"jangada.db", "jangada.scopes"})
+
+
 @rule
 def commit(source: Source) -> Iterator[Fault]:
-    """Only the database module begins, commits and rolls back; others open its transactions."""
-    if not source.is_production or source.module == "jangada.db":
+    """Only the database's modules begin, commit and roll back; others open their transactions."""
+    if not source.is_production or source.module in COMMITTING:
         return
     for call in _calls(source):
         verb = called(call).rpartition(".")[2]
         is_verb = isinstance(call.func, ast.Attribute) and verb in {"commit", "rollback", "begin"}
         if is_verb or _opens_one_by_itself(call):
-            yield call.lineno, f".{verb}() outside jangada.db"
+            yield call.lineno, f".{verb}() outside jangada.db and jangada.scopes"
 
 
 def _opens_one_by_itself(call: ast.Call) -> bool:

@@ -7,7 +7,8 @@ import pytest
 from psycopg import errors as pg
 
 from jangada.connections import Connection
-from jangada.db import Database, DatabaseBusy, DatabaseUnavailable, TransactionAborted
+from jangada.db import Database
+from jangada.db_errors import DatabaseBusy, DatabaseUnavailable, TransactionAborted
 from jangada.testing import Person, eventually, make_person
 
 pytestmark = pytest.mark.anyio

@@ -23,7 +23,8 @@ from sqlalchemy import Connection, ForeignKeyConstraint, String
 
 import jangada
 from jangada.config import DatabaseSettings
-from jangada.db import Base, Database, DatabaseUnavailable, new_id
+from jangada.db import Base, Database, new_id
+from jangada.db_errors import DatabaseUnavailable
 from jangada.jobs import service
 from jangada.jobs.schemas import JobArgs
 from jangada.local.postgres import EmbeddedPostgres

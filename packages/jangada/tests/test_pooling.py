@@ -20,7 +20,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from jangada.config import DatabaseSettings
-from jangada.db import Database, DatabaseUnavailable, new_id, system_scope
+from jangada.db import Database, new_id
+from jangada.db_errors import DatabaseUnavailable
 from jangada.jobs import service
 from jangada.jobs.schemas import JobArgs
 from jangada.local.credentials import own
@@ -28,6 +29,7 @@ from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.process import Child, Command, plain_environ, wait_until
 from jangada.migrations import run
 from jangada.migrations.revisions import head
+from jangada.scopes import system_scope
 from jangada.testing import eventually, make_person
 
 pytestmark = pytest.mark.anyio

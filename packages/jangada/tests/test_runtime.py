@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from jangada.auth_settings import AuthSettings
 from jangada.config import DatabaseSettings, Settings, ValkeySettings
-from jangada.db import Database, DatabaseUnavailable, PoolUsage, new_id
+from jangada.db import Database, PoolUsage, new_id
+from jangada.db_errors import DatabaseUnavailable
 from jangada.environment import InvalidSettings
 from jangada.jobs import service
 from jangada.jobs.schemas import JobArgs

@@ -18,7 +18,8 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from jangada.db import Database, system_scope, tenant_scope
+from jangada.db import Database
+from jangada.scopes import system_scope, tenant_scope
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,8 @@ from psycopg.rows import TupleRow
 from pydantic import SecretStr
 
 from jangada.config import DatabaseSettings
-from jangada.db import Database, UnsafeRole
+from jangada.db import Database
+from jangada.db_errors import UnsafeRole
 from jangada.local.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from jangada.config import DatabaseSettings, Settings, ValkeySettings
-from jangada.db import Database, UnsafeRole
+from jangada.db import Database
+from jangada.db_errors import UnsafeRole
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run

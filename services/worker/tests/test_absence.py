@@ -13,11 +13,12 @@ import pytest
 from pydantic import SecretStr
 
 from jangada.config import DatabaseSettings, JobsSettings, Settings, ValkeySettings
-from jangada.db import new_id, system_scope
+from jangada.db import new_id
 from jangada.jobs.models import JobState
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run
+from jangada.scopes import system_scope
 from jangada.testing import TEMPLATE
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from jangada.db import DatabaseUnavailable
+from jangada.db_errors import DatabaseUnavailable
 from jangada.jobs.delivery.connection import Connection, DirectConnection
 from jangada.jobs.delivery.grant import GrantedJob
 from jangada.jobs.delivery.tickets import Ticket

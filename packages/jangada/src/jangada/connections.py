@@ -52,7 +52,7 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
 
     deadline: timedelta | None = None
     is_system: bool = False
-    """Whether its whole session is in the system's scope (`jangada.db.open_system_session`)."""
+    """Whether its whole session is in the system's scope (`jangada.scopes.open_system_session`)."""
     manner: str = ""
     """What the planner was told for its whole session (`jangada.jobs.delivery.connection`)."""
 

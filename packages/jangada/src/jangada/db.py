@@ -28,9 +28,6 @@ from uuid import UUID
 
 import psycopg
 import uuid_utils.compat
-from psycopg import errors as pg
-from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow
 from sqlalchemy import ARRAY, DateTime, Enum, ForeignKey, MetaData, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
@@ -48,7 +45,13 @@ from sqlalchemy.pool import QueuePool
 from jangada.commits import Notify, Tally, take_notices, take_tallies
 from jangada.config import DatabaseSettings
 from jangada.connections import Connection, arguments
-from jangada.errors import Invalid, Unavailable
+from jangada.db_errors import (
+    UnsafeRole,
+    is_lost_connection,
+    of_a_standby,
+    translate,
+)
+from jangada.scopes import refuse_aborted
 from jangada.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -62,31 +65,6 @@ NAMING: Final = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-
-class DatabaseUnavailable(Unavailable):
-    """PostgreSQL does not answer, or ended our connection."""
-
-    code = "database.unavailable"
-
-
-class DatabaseBusy(Unavailable):
-    """No pooled connection became free in time, or a statement ran into its timeout."""
-
-    code = "database.busy"
-
-
-class UnsafeRole(Invalid):
-    """The database role bypasses row-level security, so tenants would not be kept apart."""
-
-    code = "database.unsafe_role"
-
-
-class TransactionAborted(Exception):
-    """A bug of the block: a statement in it failed, and the block went on as if nothing were.
-
-    A statement that may fail belongs into a savepoint (`session.begin_nested()`).
-    """
 
 
 def new_id() -> UUID:
@@ -171,59 +149,6 @@ def milliseconds(duration: timedelta) -> str:
     return str(max(1, round(duration.total_seconds() * 1000)))
 
 
-def _is_lost_connection(error: DBAPIError) -> bool:
-    return error.connection_invalidated or isinstance(
-        error.orig, pg.AdminShutdown | pg.CrashShutdown | pg.CannotConnectNow
-    )
-
-
-def translate(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable | None:
-    """The error as `Unavailable` where trying again later may help; None where it is our own."""
-    if isinstance(error, PoolTimeout):
-        return DatabaseBusy(
-            "All database connections are in use.", retry_after=timedelta(seconds=1)
-        )
-    original = error.orig if isinstance(error, DBAPIError) else error
-    state = getattr(original, "sqlstate", None) or ""
-    if isinstance(original, pg.QueryCanceled | pg.LockNotAvailable):
-        return DatabaseBusy("The database took too long.", retry_after=timedelta(seconds=1))
-    if state.startswith("53"):
-        detail = _LACKS.get(state, "The database lacks resources.")
-        return DatabaseBusy(detail, retry_after=timedelta(seconds=5))
-    if _is_of_the_connection(original, state):
-        return DatabaseUnavailable(
-            "The database cannot be reached.", retry_after=timedelta(seconds=5)
-        )
-    return None
-
-
-_LACKS: Final = {
-    "53100": "The database's disk is full.",
-    "53200": "The database is out of memory.",
-    "53300": "The database has no connection left.",
-}
-"""By SQLSTATE, class 53: who is woken by it should not look for slow statements."""
-
-_HUNG_UP_ON: Final = frozenset({"25P03", "25P04"})
-"""The server's own limits on idle and on long transactions: it closes the connection."""
-
-
-def _is_of_the_connection(original: BaseException | None, state: str) -> bool:
-    if not state:
-        return isinstance(original, psycopg.OperationalError | psycopg.InterfaceError)
-    return state[:2] in {"08", "57"} or state in _HUNG_UP_ON
-
-
-def _of_a_standby(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable | None:
-    """A transaction that may write met a server that takes no writes: a failover isn't over."""
-    original = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(original, pg.ReadOnlySqlTransaction):
-        return None
-    return DatabaseUnavailable(
-        "The database takes no writes now.", retry_after=timedelta(seconds=5)
-    )
-
-
 class Database:
     """A bounded pool to PostgreSQL, and the transactions on it. Open one per process."""
 
@@ -301,10 +226,10 @@ class Database:
         try:
             async with self._begun(self._statement(tenant_id, "")) as connection:
                 yield connection
-                _refuse_aborted(connection)
+                refuse_aborted(connection)
                 await connection.commit()
         except (DBAPIError, PoolTimeout, psycopg.Error) as error:
-            known = translate(error) or _of_a_standby(error)
+            known = translate(error) or of_a_standby(error)
             if known is not None:
                 raise known from error
             raise
@@ -323,7 +248,7 @@ class Database:
         try:
             return await self._open_once(begin)
         except DBAPIError as error:
-            if not _is_lost_connection(error):
+            if not is_lost_connection(error):
                 raise
             return await self._open_once(begin)
 
@@ -359,7 +284,7 @@ class Database:
                 await asyncio.shield(_close(session))
                 raise
         except (DBAPIError, PoolTimeout) as error:
-            known = translate(error) or (None if read_only else _of_a_standby(error))
+            known = translate(error) or (None if read_only else of_a_standby(error))
             if known is not None:
                 raise known from error
             raise
@@ -374,7 +299,7 @@ class Database:
         try:
             return await self._begin_once(begin)
         except DBAPIError as error:
-            if not _is_lost_connection(error):
+            if not is_lost_connection(error):
                 raise
             return await self._begin_once(begin)
 
@@ -456,72 +381,12 @@ def _begin(session: Session, begin: str) -> None:
 def _end(session: Session) -> None:
     if session.new or session.dirty or session.deleted:
         session.flush()
-    _refuse_aborted(session.connection().connection.driver_connection)
+    refuse_aborted(session.connection().connection.driver_connection)
     session.commit()
     session.close()
-
-
-def _refuse_aborted(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy does not know its type
-    if connection.info.transaction_status is TransactionStatus.INERROR:
-        raise TransactionAborted("A statement failed and its error was swallowed.")
 
 
 async def _close(session: AsyncSession) -> None:
     """Roll back what is open and return the connection; a broken one has nothing more to say."""
     with contextlib.suppress(DBAPIError):
         await session.close()
-
-
-_SCOPE_SQL: Final = (
-    "SELECT set_config('jangada.tenant_id', %s, true), set_config('jangada.scope', %s, true)"
-)
-
-
-@asynccontextmanager
-async def tenant_scope(
-    connection: psycopg.AsyncConnection[TupleRow], tenant_id: UUID
-) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
-    """One transaction in the tenant's scope on a direct connection; commits at the end."""
-    async with connection.transaction():
-        await connection.execute(_SCOPE_SQL, (str(tenant_id), ""))
-        yield connection
-        _refuse_aborted(connection)
-
-
-@asynccontextmanager
-async def system_scope(
-    connection: psycopg.AsyncConnection[TupleRow], reason: str
-) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
-    """One transaction that sees every tenant's rows, on a direct connection; commits at the end."""
-    log.debug("system_transaction", reason=reason)
-    async with connection.transaction():
-        if not is_system_session(connection):
-            await connection.execute(_SCOPE_SQL, ("", "system"))
-        yield connection
-        _refuse_aborted(connection)
-
-
-async def open_system_session(connection: Connection, reason: str) -> None:
-    """Have each statement from here on see every tenant's rows, also one without a transaction.
-
-    For a direct connection that does nothing else until it is closed: a scope for each transaction
-    costs an exchange with the server, and a single statement needs no transaction around it.
-    """
-    log.debug("system_session", reason=reason)
-    await connection.execute("SELECT set_config('jangada.scope', 'system', false)")
-    connection.is_system = True
-
-
-def is_system_session(connection: psycopg.AsyncConnection[TupleRow]) -> bool:
-    """Whether every statement on the connection sees every tenant's rows."""
-    return isinstance(connection, Connection) and connection.is_system
-
-
-@asynccontextmanager
-async def plain_scope(
-    connection: psycopg.AsyncConnection[TupleRow],
-) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
-    """One transaction that sees no tenant's rows, on a direct connection; commits at the end."""
-    async with connection.transaction():
-        yield connection
-        _refuse_aborted(connection)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from jangada.db import Database, tenant_scope
+from jangada.db import Database
 from jangada.jobs import registry, service
 from jangada.jobs.context import JobContext
 from jangada.jobs.errors import JobNotStorable, JobTooLarge, LeaseLost, UnknownJobKind
@@ -20,6 +20,7 @@ from jangada.jobs.payloads import MAX_RESULT_BYTES, Result, encode_result
 from jangada.jobs.registry import DEFAULT_TIMEOUT, handles
 from jangada.jobs.schemas import JobArgs
 from jangada.runtime import Runtime
+from jangada.scopes import tenant_scope
 from jangada.tenants.models import Tenant
 from jangada.testing import Person
 

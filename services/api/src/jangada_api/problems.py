@@ -21,7 +21,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from jangada.db import translate
+from jangada.db_errors import translate
 from jangada.errors import (
     Conflict,
     FieldError,

@@ -25,7 +25,8 @@ from jangada.contacts.reading.rows import SEVERAL, rest_name
 from jangada.contacts.reasons import Reason
 from jangada.contacts.schemas import OnConflict, Statistics
 from jangada.contacts.staging import Connection, Stage
-from jangada.db import new_id, tenant_scope
+from jangada.db import new_id
+from jangada.scopes import tenant_scope
 
 ATTEMPTS: Final = 5
 _COLLISIONS: Final = (

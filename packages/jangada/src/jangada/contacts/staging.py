@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from jangada.contacts.reading.cells import escaped
 from jangada.contacts.reading.rows import COPY_COLUMNS, Checked, Reject
-from jangada.db import plain_scope
+from jangada.scopes import plain_scope
 
 type Connection = AsyncConnection[TupleRow]
 

@@ -23,7 +23,8 @@ from sqlalchemy.exc import OperationalError
 
 from jangada.config import DatabaseSettings
 from jangada.connections import arguments
-from jangada.db import milliseconds, translate
+from jangada.db import milliseconds
+from jangada.db_errors import translate
 from jangada.errors import Unavailable
 from jangada.migrations.revisions import head
 from jangada.telemetry import get_logger

@@ -7,7 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from jangada.config import DatabaseSettings
-from jangada.db import Database, DatabaseBusy, DatabaseUnavailable
+from jangada.db import Database
+from jangada.db_errors import DatabaseBusy, DatabaseUnavailable
 from jangada.jobs.delivery import connection as connection_module
 from jangada.jobs.delivery.connection import (
     LONGEST_IDLE,

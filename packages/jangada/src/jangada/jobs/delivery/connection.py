@@ -13,13 +13,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from jangada import connections
-from jangada.db import (
-    Database,
-    DatabaseUnavailable,
-    open_system_session,
-    system_scope,
-    translate,
-)
+from jangada.db import Database
+from jangada.db_errors import DatabaseUnavailable, translate
+from jangada.scopes import open_system_session, system_scope
 
 type Connection = psycopg.AsyncConnection[TupleRow]
 

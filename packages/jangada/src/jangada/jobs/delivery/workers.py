@@ -8,9 +8,9 @@ from uuid import UUID
 import orjson
 from psycopg.rows import class_row
 
-from jangada.db import system_scope
 from jangada.jobs.delivery.connection import Connection, be_brief, indexed_scope
 from jangada.jobs.delivery.kinds import KindFacts, await_settling, settle_kinds
+from jangada.scopes import system_scope
 
 _REGISTER: Final[LiteralString] = """
     INSERT INTO workers (id, pod_uid, host, pid, version, queues, slots, kinds)

@@ -1,0 +1,78 @@
+"""Transactions in a scope, on direct connections; `jangada.db` has those of the pool.
+
+A scope holds for its transaction only, but where a whole session is the system's.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+from jangada.connections import Connection
+from jangada.db_errors import TransactionAborted
+from jangada.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_SCOPE_SQL: Final = (
+    "SELECT set_config('jangada.tenant_id', %s, true), set_config('jangada.scope', %s, true)"
+)
+
+
+@asynccontextmanager
+async def tenant_scope(
+    connection: psycopg.AsyncConnection[TupleRow], tenant_id: UUID
+) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    """One transaction in the tenant's scope on a direct connection; commits at the end."""
+    async with connection.transaction():
+        await connection.execute(_SCOPE_SQL, (str(tenant_id), ""))
+        yield connection
+        refuse_aborted(connection)
+
+
+@asynccontextmanager
+async def system_scope(
+    connection: psycopg.AsyncConnection[TupleRow], reason: str
+) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    """One transaction that sees every tenant's rows, on a direct connection; commits at the end."""
+    log.debug("system_transaction", reason=reason)
+    async with connection.transaction():
+        if not is_system_session(connection):
+            await connection.execute(_SCOPE_SQL, ("", "system"))
+        yield connection
+        refuse_aborted(connection)
+
+
+async def open_system_session(connection: Connection, reason: str) -> None:
+    """Have each statement from here on see every tenant's rows, also one without a transaction.
+
+    For a direct connection that does nothing else until it is closed: a scope for each transaction
+    costs an exchange with the server, and a single statement needs no transaction around it.
+    """
+    log.debug("system_session", reason=reason)
+    await connection.execute("SELECT set_config('jangada.scope', 'system', false)")
+    connection.is_system = True
+
+
+def is_system_session(connection: psycopg.AsyncConnection[TupleRow]) -> bool:
+    """Whether every statement on the connection sees every tenant's rows."""
+    return isinstance(connection, Connection) and connection.is_system
+
+
+@asynccontextmanager
+async def plain_scope(
+    connection: psycopg.AsyncConnection[TupleRow],
+) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    """One transaction that sees no tenant's rows, on a direct connection; commits at the end."""
+    async with connection.transaction():
+        yield connection
+        refuse_aborted(connection)
+
+
+def refuse_aborted(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy does not know its type
+    if connection.info.transaction_status is TransactionStatus.INERROR:
+        raise TransactionAborted("A statement failed and its error was swallowed.")
