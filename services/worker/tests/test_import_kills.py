@@ -48,9 +48,10 @@ WAITS_FOR_FILE = """
     SELECT 1 FROM pg_locks WHERE relation = 'files'::regclass AND NOT granted
         AND mode = 'AccessShareLock'
 """
-COPY_WAITS = """
+STAGE_WAITS = """
     SELECT 1 FROM pg_stat_activity
-    WHERE wait_event_type = 'Lock' AND state = 'active' AND query LIKE 'COPY staged%'
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND state = 'active'
+        AND query LIKE '%staged%'
 """
 TRIGGERS = f"""
     CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -241,13 +242,13 @@ class Killer:
 
     async def copying(self, start: Start) -> Job:
         """The next COPY begins and has to wait, because the stage is locked (by a superuser: it is
-        the worker's own)."""
+        the worker's own). Where that was the last one, the merge waits instead."""
         job, pid = await self.step_into_reading(start)
         connecting = AsyncConnection.connect(**self.superuser, connect_timeout=10)
         async with await connecting as connection, connection.transaction():
             await connection.execute(await self.lock_of_stage())
             psutil.Process(pid).resume()
-            await self.until(job, lambda: self.raft.execute(COPY_WAITS))
+            await self.until(job, lambda: self.raft.execute(STAGE_WAITS))
             await self.kill(pid)
         return job
 
