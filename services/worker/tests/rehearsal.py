@@ -192,6 +192,10 @@ async def _fail(how: str, context: JobContext) -> None:
             raise Unavailable("Try later.")
         case "timeout":
             await asyncio.Event().wait()
+        case "late":
+            # Its turn of the loop alone is longer than the timeout.
+            time.sleep(0.4)  # noqa: ASYNC251 - that is what it is about
+            await asyncio.sleep(0.1)
         case "swallowed completion":
             async with context.transaction() as session:
                 await context.complete(session)

@@ -18,6 +18,7 @@ from jangada.jobs.delivery.grant import GrantedJob
 from jangada.jobs.delivery.policy import completed
 from jangada.jobs.delivery.workers import deregister
 from jangada.jobs.models import Job, JobState
+from jangada_worker.child import endings
 from jangada_worker.child.endings import EndingWriter
 from jangada_worker.executor import Execution, Interruption, Workshop, execute
 from jangada_worker.link import Observation
@@ -66,9 +67,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def writing(raft: "Raft") -> AsyncIterator[EndingWriter]:
+async def writing(raft: "Raft", *, young: int = 1) -> AsyncIterator[EndingWriter]:
     connection = DirectConnection(raft.runtime.database, deadline=DEADLINE)
-    writer = EndingWriter(connection, raft.runtime.queue, running=lambda: 1)
+    writer = EndingWriter(connection, raft.runtime.queue, young=lambda: young)
     running = asyncio.create_task(writer.run())
     try:
         yield writer
@@ -96,6 +97,7 @@ async def bench(raft: "Raft") -> AsyncIterator[Bench]:
         ("not found", "discarded", "resource.not_found"),
         ("unavailable", "retryable", "service.unavailable"),
         ("timeout", "retryable", "job.timed_out"),
+        ("late", "retryable", "job.timed_out"),
         ("error", "retryable", "job.failed"),
         ("swallowed completion", "retryable", "job.failed"),
     ],
@@ -287,3 +289,15 @@ async def test_endings_wait_while_postgresql_takes_no_writes(raft: "Raft") -> No
         await connection.execute(READ_ONLY.format("off"))
         assert await written
     assert (await raft.row(granted)).state == "completed"
+
+
+async def test_endings_of_jobs_that_began_together_are_written_together(
+    raft: "Raft", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the four: the first one waits for the second, for as long as it takes."""
+    monkeypatch.setattr(endings, "LINGER", 60.0)
+    jobs = [await raft.start_here("test.answer") for _ in range(2)]
+    async with writing(raft, young=4) as writer, asyncio.timeout(30):
+        assert all(await asyncio.gather(*(writer.write(completed(job, None)) for job in jobs)))
+    transactions = await raft.execute("SELECT DISTINCT xmin::text FROM jobs")
+    assert len(transactions) == 1

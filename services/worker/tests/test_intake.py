@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, override
 from uuid import UUID
@@ -17,6 +17,7 @@ from jangada.jobs.delivery.workers import bury
 from jangada.jobs.models import Job
 from jangada_queue.messages import Offer
 from jangada_queue.workers import flag_drain, unflag_drain
+from jangada_worker.child import intake
 from jangada_worker.child.intake import Desk, Intake
 from jangada_worker.child.slots import Slots
 
@@ -123,6 +124,7 @@ async def bay(raft: "Raft") -> AsyncIterator[Bay]:
         lease=LEASE,
         accept=lambda job, taken: made.accept(job, taken),  # noqa: PLW0108 - made below
         running=lambda: made.job_ids,
+        young=lambda: 0,
     )
     made = Bay(raft, Intake(desk), connection, slots)
     yield made
@@ -254,3 +256,28 @@ async def test_queues_take_turns(raft: "Raft", bay: Bay) -> None:
     await bay.open(await raft.register())
     await bay.until_granted(2)
     assert set(bay.job_ids) == {first.id, second.id}
+
+
+async def test_a_stop_while_it_waits_for_more_slots_claims_nothing(
+    raft: "Raft", bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One slot is free and more waits; those that began just now may soon make it several."""
+    waits, wait_free = asyncio.Event(), bay.slots.wait_free
+
+    async def noted(at_least: int = 1) -> int:
+        if at_least > 1:
+            waits.set()
+        return await wait_free(at_least)
+
+    monkeypatch.setattr(intake, "LINGER", LONG.total_seconds())
+    monkeypatch.setattr(bay.slots, "wait_free", noted)
+    bay.intake.desk = replace(bay.intake.desk, queues=["default"], young=lambda: 9)
+    bay.slots.take(1)
+    await bay.publish(*[await raft.enqueue("ping") for _ in range(3)])
+    await bay.open(await raft.register())
+    await bay.until_granted(1)
+    bay.slots.release()
+    await asyncio.wait_for(waits.wait(), LONG.total_seconds())
+    await bay.close()
+    assert len(bay.granted) == 1
+    await bay.until_depth(waiting=2, claimed=0)

@@ -310,7 +310,8 @@ class JobsSettings(Section):
     window_ahead: Duration = Field(
         timedelta(milliseconds=50),
         description="Messages kept ready per queue beyond that: as many as were taken lately in "
-        "this time. More is less work for the dispatcher, and another tenant's job waits longer.",
+        "this time, up to four times the slots. More is less work for the dispatcher, and another "
+        "tenant's job waits longer.",
     )
     completed_retention: Retention = Field(
         timedelta(days=7),

@@ -124,7 +124,7 @@ async def perform(execution: Execution) -> None:
     registration = execution.registration
     if registration is None or execution.error is not None:
         return
-    isolation = _isolation(execution, registration)
+    isolation, began = _isolation(execution, registration), time.monotonic()
     execution.work = work = isolation.start(
         registration.handler, execution.arguments, execution.context
     )
@@ -132,7 +132,7 @@ async def perform(execution: Execution) -> None:
         either: set[asyncio.Future[Any]] = {work, execution.interrupted}
         await asyncio.wait(
             either,
-            timeout=registration.timeout.total_seconds(),
+            timeout=max(0.0, began + registration.timeout.total_seconds() - time.monotonic()),
             return_when=asyncio.FIRST_COMPLETED,
         )
     if not work.done():

@@ -10,15 +10,15 @@ from jangada_queue.rates import DecayedRate
 MEMORY: Final = 1.0
 """For how many seconds the pace of a queue is remembered."""
 
-LARGEST: Final = 1_000
-"""Each round reads what is on offer."""
+MOST_TIMES: Final = 4
+"""The window holds at most so many times the slots: jobs may take longer than those before them."""
 
 
 class Windows:
-    """The window of each queue, by what its workers hold and by the pace at which they take.
+    """The window of each queue, by its workers' slots and by the pace at which they take lately.
 
-    With one that holds no more than the slots a round is due whenever half of them are free again:
-    where jobs are short, rounds are most of the work. Whoever comes new waits for what is ahead.
+    A window as large as the slots makes a round due whenever half of them are free again. Where
+    jobs are short that is most of the work, so there it holds what is taken in `window_ahead`.
     """
 
     def __init__(self, settings: JobsSettings) -> None:
@@ -29,10 +29,10 @@ class Windows:
 
     def size(self, queue: str, slots: int) -> int:
         """How many messages may wait in a queue whose workers have so many slots."""
-        ahead = min(LARGEST, int(self._rates[queue].per_second * self._ahead))
-        return max(self._least, slots, ahead)
+        ahead = int(self._rates[queue].per_second * self._ahead)
+        return max(self._least, slots, min(ahead, MOST_TIMES * slots))
 
     def count(self, queue: str, published: int) -> None:
-        """So many were published in a round: nothing more than were taken is, in the long run."""
+        """So many were published in a round, which in the long run is how many were taken."""
         self._published[queue] += published
         self._rates[queue].see(self._published[queue], time.monotonic())

@@ -82,7 +82,7 @@ class ChildWorker:
             for _ in range(2)
         ]
         granting, finishing = self._connections
-        self._endings = EndingWriter(finishing, runtime.queue, running=lambda: len(self._running))
+        self._endings = EndingWriter(finishing, runtime.queue, young=self._running.young)
         self._threads = ThreadPoolExecutor(worker.slots, thread_name_prefix="job")
         self._shop = Workshop(runtime, self._threads, self._endings.write, self._ended.append)
         self._broker = JobBroker(self._run_job)
@@ -97,6 +97,7 @@ class ChildWorker:
                 lease=runtime.settings.jobs.message_lease,
                 accept=self._accept,
                 running=lambda: self._running.job_ids,
+                young=self._running.young,
             )
         )
 

@@ -41,31 +41,30 @@ class _Pending:
 class EndingWriter:
     """One statement is under way at a time; the next takes everything that came meanwhile.
 
-    While fewer than half of what runs has ended, more is waited for, though not for long: short
-    jobs end together. `running` says how many run, those that have ended and wait among them.
+    While fewer than half of the jobs that began just now have ended, more is waited for, though not
+    for long: short jobs end together. `young` says how many those are; what has ended and waits
+    here still counts.
     """
 
     def __init__(
-        self, connection: DirectConnection, queue: QueueClient, *, running: Callable[[], int]
+        self, connection: DirectConnection, queue: QueueClient, *, young: Callable[[], int]
     ) -> None:
         self._connection = connection
         self._queue = queue
-        self._running = running
+        self._young = young
         self._waiting: list[_Pending] = []
         self._woken = asyncio.Event()
         self._enough = asyncio.Event()
+        self._wanted = 0.0
 
     async def write(self, ending: Ending) -> bool:
         """Whether the ending counts: False when another attempt owns the job now."""
         pending = _Pending(ending, asyncio.get_running_loop().create_future())
         self._waiting.append(pending)
         self._woken.set()
-        if self._has_enough():
+        if len(self._waiting) >= self._wanted:
             self._enough.set()
         return await pending.written
-
-    def _has_enough(self) -> bool:
-        return len(self._waiting) >= min(BATCH, self._running() / 2)
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -73,7 +72,8 @@ class EndingWriter:
             await self._woken.wait()
             self._woken.clear()
             self._enough.clear()
-            if not self._has_enough():
+            self._wanted = min(BATCH, self._young() / 2)
+            if len(self._waiting) < self._wanted:
                 await wait_at_most(self._enough.wait(), LINGER)
             while batch := self._waiting[:BATCH]:
                 del self._waiting[: len(batch)]

@@ -35,8 +35,8 @@ WORK_WAIT: Final = timedelta(seconds=1)
 """How long a wait for work lasts at most: then it is looked for, should a token have got lost."""
 
 LINGER: Final = 0.003
-"""How long a free slot waits at most, in seconds, for half of them to be: short jobs end together,
-and are claimed and granted in one step."""
+"""How long a free slot waits for others at most, in seconds: short jobs end together, and the next
+ones are claimed and granted in one step."""
 
 DRAIN_LOOK: Final = 0.25
 """How often a draining pod looks whether it may claim again, in seconds."""
@@ -58,6 +58,7 @@ class Desk:
     lease: timedelta
     accept: Callable[[GrantedJob, int], None]
     running: Callable[[], Collection[UUID]]
+    young: Callable[[], int]
 
 
 class Intake:
@@ -102,8 +103,7 @@ class Intake:
         if free is None or self._worker is None:
             return
         if self._has_more:
-            half = self.desk.slots.capacity // 2
-            await unless(self.stop, wait_at_most(self.desk.slots.wait_free(half), LINGER))
+            await unless(self.stop, self._linger(free))
         await self._reconcile(self._worker)
         claims = await self._take()
         if claims:
@@ -118,9 +118,17 @@ class Intake:
         finally:
             self.claiming -= count
 
+    async def _linger(self, free: int) -> None:
+        """Wait for slots that are about to be free: half of those whose jobs have just begun."""
+        wanted = (free + self.desk.young()) // 2
+        if free < wanted:
+            await wait_at_most(self.desk.slots.wait_free(wanted), LINGER)
+
     async def _take(self) -> list[Claim]:
         """What a queue with work gives. Without a token all are asked: one may have got lost."""
         queues, woken = self._rotated(), None
+        if self.stop.is_set():
+            return []
         if not self._has_more:
             woken = await unless(self.stop, self.desk.client.wait_for_work(queues, WORK_WAIT))
             if self.stop.is_set():

@@ -1,10 +1,16 @@
 """The attempts that this process owns, from the grant to the last word about them."""
 
+import time
 from collections.abc import Collection, Iterator
+from itertools import takewhile
+from typing import Final
 from uuid import UUID
 
 from jangada_queue.workers import RunningWork
 from jangada_worker.executor import Execution, Interruption
+
+YOUNG: Final = 0.02
+"""For how long a start is young, in seconds."""
 
 
 class Running:
@@ -39,6 +45,12 @@ class Running:
     def interrupt_all(self, why: Interruption) -> None:
         for execution in self:
             execution.interrupt(why)
+
+    def young(self) -> int:
+        """How many began just now: those may be about to end, the others may run for hours."""
+        since = time.monotonic() - YOUNG
+        newest_first = reversed(self._executions.values())
+        return sum(1 for _ in takewhile(lambda each: each.started >= since, newest_first))
 
     def report(self) -> list[RunningWork]:
         return [
