@@ -48,6 +48,9 @@ SYSTEM_SCOPE = {
     "jangada.files.uploads.sweep_uploads": "sweeps uploads that broke off",
     "jangada.jobs.commands._in_system_scope.run": "an operator looks at any tenant's jobs",
     "jangada.jobs.commands._redrive": "an operator redrives any tenant's jobs",
+    "jangada_worker.child.app.__init__": "grants and endings of all tenants' jobs",
+    "jangada_worker.dispatcher.__init__": "delivery serves all tenants",
+    "jangada_worker.parent.supervisor.__init__": "beats for processes that run all tenants' jobs",
     "jangada.jobs.delivery.connection._open": "a whole session, for delivery serves all tenants",
     "jangada.jobs.delivery.connection._scope": "delivery serves all tenants",
     "jangada.jobs.delivery.connection.indexed_scope": "delivery serves all tenants",
@@ -205,7 +208,7 @@ def hands_on(function: Function) -> bool:
 
 def in_system_scope(production: Sequence[Source]) -> set[str]:
     """Whatever opens the system's scope, also through a scope that is made of it."""
-    names = {"system_transaction", "system_scope", "open_system_session"}
+    names = {"system_transaction", "system_scope", "open_system_session", "DirectConnection"}
     while True:
         found = list(callers(production, names))
         scopes = names | {function.name for _, function in found if hands_on(function)}

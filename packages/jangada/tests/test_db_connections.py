@@ -5,6 +5,7 @@ import asyncio
 import psycopg
 import pytest
 from psycopg import errors as pg
+from sqlalchemy import text
 
 from jangada.connections import Connection
 from jangada.db import Database
@@ -129,4 +130,19 @@ async def test_a_cancelled_block_gives_its_connection_back(
         return database.pool_usage().used == 0
 
     await eventually(is_free)
+    assert await names_of(database, person) == ["Ana"]
+
+
+async def test_a_block_that_ended_its_transaction_is_told(
+    database: Database, person: Person
+) -> None:
+    """What it wrote after that would have no scope, and be committed one by one."""
+    with pytest.raises(TransactionAborted):
+        async with database.connection(person.tenant_id) as connection:
+            await connection.execute(RENAME)
+            await connection.rollback()
+    with pytest.raises(TransactionAborted):
+        async with database.transaction(person.tenant_id) as session:
+            await session.execute(text(RENAME))
+            await session.rollback()
     assert await names_of(database, person) == ["Ana"]

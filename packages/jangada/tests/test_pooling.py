@@ -21,8 +21,9 @@ from sqlalchemy.exc import DBAPIError
 
 from jangada.config import DatabaseSettings
 from jangada.db import Database, new_id
-from jangada.db_errors import DatabaseUnavailable
+from jangada.db_errors import DatabaseUnavailable, PooledSession
 from jangada.jobs import service
+from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.schemas import JobArgs
 from jangada.local.credentials import own
 from jangada.local.postgres import EmbeddedPostgres
@@ -230,3 +231,14 @@ def test_migrations_go_around_the_pooler(pooler: Path, postgres: EmbeddedPostgre
         assert run.upgrade(settings) == head()
     finally:
         postgres.drop_database(name)
+
+
+async def test_a_session_of_the_systems_is_refused_behind_a_pooler(
+    pooled_settings: DatabaseSettings,
+) -> None:
+    """Whoever is given its server connection next would be in that scope."""
+    forgotten = pooled_settings.model_copy(update={"direct_url": None})
+    direct = DirectConnection(Database(forgotten), deadline=timedelta(minutes=1))
+    with pytest.raises(PooledSession):
+        await direct.run(lambda connection: connection.execute("SELECT 1"))
+    await direct.close()

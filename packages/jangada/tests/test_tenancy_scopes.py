@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from jangada.config import Settings
+from jangada.connections import Connection
 from jangada.db import Database
-from jangada.testing import make_person
+from jangada.scopes import open_system_session, plain_scope, system_scope, tenant_scope
+from jangada.testing import Person, make_person
 
 pytestmark = pytest.mark.anyio
 
@@ -87,3 +89,25 @@ async def test_tenants_that_take_turns_on_few_connections_stay_apart(settings: S
 
     assert all(await asyncio.gather(*(look(tenant) for tenant in tenants * 10)))
     await database.close()
+
+
+async def test_a_session_of_the_systems_sees_all_tenants_but_in_the_scope_of_one(
+    database: Database, person: Person
+) -> None:
+    count = "SELECT count(*) FROM tenants"
+    await make_person(database, "Bia")
+
+    async def seen(connection: Connection) -> int:
+        (row,) = await (await connection.execute(count)).fetchall()
+        return int(row[0])
+
+    async with database.direct() as connection:
+        assert await seen(connection) == 0
+        await open_system_session(connection, "test")
+        assert await seen(connection) == 2
+        async with tenant_scope(connection, person.tenant_id):
+            assert await seen(connection) == 1
+        async with plain_scope(connection):
+            assert await seen(connection) == 0
+        async with system_scope(connection, "test"):
+            assert await seen(connection) == 2

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from jangada_queue.client import QueueClient
 from jangada_queue.messages import Offer
+from jangada_queue.signals import tell
 
 pytestmark = pytest.mark.anyio
 
@@ -74,3 +75,10 @@ async def test_what_is_out_is_not_offered_twice(client: QueueClient) -> None:
     assert await claim(client) == [message("a")]
     assert not await client.offer(QUEUE, message("a"))
     assert await claim(client) == []
+
+
+async def test_what_a_dispatcher_was_asked_to_publish_goes_first(client: QueueClient) -> None:
+    await tell(client, wake=[QUEUE])
+    assert not await client.offer(QUEUE, message("a"))
+    assert await is_dispatcher_wanted(client)
+    assert await client.offer(QUEUE, message("a"))

@@ -51,7 +51,7 @@ from jangada.db_errors import (
     of_a_standby,
     translate,
 )
-from jangada.scopes import refuse_aborted
+from jangada.scopes import refuse_ended
 from jangada.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -226,7 +226,7 @@ class Database:
         try:
             async with self._begun(self._statement(tenant_id, "")) as connection:
                 yield connection
-                refuse_aborted(connection)
+                refuse_ended(connection)
                 await connection.commit()
         except (DBAPIError, PoolTimeout, psycopg.Error) as error:
             known = translate(error) or of_a_standby(error)
@@ -381,7 +381,7 @@ def _begin(session: Session, begin: str) -> None:
 def _end(session: Session) -> None:
     if session.new or session.dirty or session.deleted:
         session.flush()
-    refuse_aborted(session.connection().connection.driver_connection)
+    refuse_ended(session.connection().connection.driver_connection)
     session.commit()
     session.close()
 

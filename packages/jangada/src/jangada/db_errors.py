@@ -29,6 +29,12 @@ class UnsafeRole(Invalid):
     code = "database.unsafe_role"
 
 
+class PooledSession(Invalid):
+    """What needs a session of its own found a pooler between itself and PostgreSQL."""
+
+    code = "database.pooled_session"
+
+
 class TransactionAborted(Exception):
     """A bug of the block: a statement in it failed, and the block went on as if nothing were.
 

@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from jangada.connections import Connection
-from jangada.db_errors import TransactionAborted
+from jangada.db_errors import PooledSession, TransactionAborted
 from jangada.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -52,10 +52,22 @@ async def open_system_session(connection: Connection, reason: str) -> None:
 
     For a direct connection that does nothing else until it is closed: a scope for each transaction
     costs an exchange with the server, and a single statement needs no transaction around it.
+    Raises `PooledSession` behind a pooler.
     """
     log.debug("system_session", reason=reason)
+    await _refuse_pooler(connection)
     await connection.execute("SELECT set_config('jangada.scope', 'system', false)")
     connection.is_system = True
+
+
+async def _refuse_pooler(connection: Connection) -> None:
+    """What is set on a pooler's server connection would hold for whoever is given it next."""
+    row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
+    if row is None or row[0] != connection.info.backend_pid:
+        raise PooledSession(
+            "A pooler is between us and PostgreSQL. Set JANGADA_DATABASE__DIRECT_URL to the server "
+            "itself, and JANGADA_DATABASE__TRANSACTION_POOLING to true."
+        )
 
 
 def is_system_session(connection: psycopg.AsyncConnection[TupleRow]) -> bool:
@@ -69,8 +81,17 @@ async def plain_scope(
 ) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
     """One transaction that sees no tenant's rows, on a direct connection; commits at the end."""
     async with connection.transaction():
+        if is_system_session(connection):
+            await connection.execute(_SCOPE_SQL, ("", ""))
         yield connection
         refuse_aborted(connection)
+
+
+def refuse_ended(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy does not know its type
+    """Raise `TransactionAborted` where there is no transaction to commit, sound or not."""
+    refuse_aborted(connection)
+    if connection.info.transaction_status is TransactionStatus.IDLE:
+        raise TransactionAborted("The transaction was ended inside of its block.")
 
 
 def refuse_aborted(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy does not know its type

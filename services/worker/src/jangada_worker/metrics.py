@@ -86,7 +86,9 @@ class DispatcherMetrics:
         )
         self.dead = gauge("jangada_queue_dead", "Jobs that were discarded (to 10,000 in all).")
         self.oldest = gauge("jangada_queue_oldest_wait_seconds", "The longest wait of all.")
-        self.published = counter("jangada_queue_published_total", "Messages published.", "queue")
+        self.published = counter(
+            "jangada_queue_published_total", "Messages that a round published.", "queue"
+        )
         self.expired = counter("jangada_lease_expired_total", "Message leases expired.", "queue")
         self.cleared = counter(
             "jangada_queue_window_cleared_total", "Windows that were lost in part.", "queue"

@@ -88,12 +88,14 @@ for _, stream in ipairs({RETURNED, STREAM}) do
     end
 end
 
--- Tokens and work stay in step: without work no token, with work at least one.
+-- Tokens and work stay in step: without work no token, with work at least one, and no more than there is work.
 local waiting = depth()
 if waiting <= 0 then
     redis.call('DEL', key('wake'))
 elseif redis.call('EXISTS', key('wake')) == 0 then
     push_tokens(1)
+else
+    redis.call('LTRIM', key('wake'), 0, waiting - 1)
 end
 local low = redis.call('GET', key('low'))
 if low and waiting <= tonumber(low) then

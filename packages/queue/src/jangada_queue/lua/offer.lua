@@ -1,8 +1,9 @@
 -- Publish a message at once where nothing waits: then there is nothing to choose from. Else wake a dispatcher.
+-- One that was woken and has not come yet may find more.
 -- ARGV: version, key, kind, body
 -- Returns: 1 when it was published
 local waiting = depth()
-local has_more = redis.call('EXISTS', key('low'), key('parked')) > 0
+local has_more = redis.call('EXISTS', key('low'), key('parked'), key('dispatch')) > 0
 if waiting > 0 or has_more or redis.call('SADD', key('window'), ARGV[2]) == 0 then
     wake_dispatcher()
     return 0

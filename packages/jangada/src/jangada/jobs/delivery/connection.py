@@ -86,14 +86,14 @@ async def indexed_scope(connection: Connection, reason: str) -> AsyncIterator[No
 
 @asynccontextmanager
 async def probing_scope(connection: Connection, reason: str) -> AsyncIterator[None]:
-    """System scope for statements about jobs that are named by their keys; else as above."""
+    """As `indexed_scope`, for statements about jobs that are named by their keys."""
     async with _scope(connection, reason, Manner.PROBING):
         yield
 
 
 @asynccontextmanager
 async def probing_statement(connection: Connection, reason: str) -> AsyncIterator[None]:
-    """As `probing_scope`, for one statement: in a session for such it is a transaction itself."""
+    """As `probing_scope`, for a single statement: where the session is set up so, it needs none."""
     if _is_for(connection, Manner.PROBING):
         yield
     else:
@@ -181,8 +181,10 @@ class DirectConnection:
         if self._connection is None or self._connection.closed:
             await self._stack.aclose()
             connection = await self._stack.enter_async_context(self._database.direct())
-            await open_system_session(connection, "delivery")
-            await _set(connection, self._manner, is_local=False)
+            # Once connected, a server that says nothing is hung up on: it would be asked to cancel.
+            with connection.hung_up_after(self._deadline):
+                await open_system_session(connection, "delivery")
+                await _set(connection, self._manner, is_local=False)
             connection.manner = self._manner
             self._connection = connection
         return self._connection
