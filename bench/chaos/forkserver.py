@@ -109,7 +109,11 @@ class ForkServer:
         with os.fdopen(reading) as given, TemporaryFile("w+") as said, TemporaryFile("w+") as err:
             streams = {STDIN: given, STDOUT: said, STDERR: err}
             forked = self._fork(command, {n: file.fileno() for n, file in streams.items()})
-            code = forked.ended.result(RUN_TIMEOUT)
+            try:
+                code = forked.ended.result(RUN_TIMEOUT)
+            except TimeoutError:
+                forked.send(signal.SIGKILL)
+                raise
             said.seek(0)
             err.seek(0)
             return subprocess.CompletedProcess(command.argv, code, said.read(), err.read())

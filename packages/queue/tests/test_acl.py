@@ -63,6 +63,7 @@ async def test_the_named_commands_suffice(client: QueueClient) -> None:
     await client.ack("q", taken[:1])
     await client.expire("q", LEASE)
     await client.clear_window("q")
+    await client.disown("q", ["known"])
     await client.depth("q")
     await signals.tell(client, wake=["q"], cancel=["job"])
     await client.wait_for_dispatch(["q"], timedelta(seconds=9))

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from jangada_queue.client import QueueClient
 from jangada_queue.keys import PROTOCOL, Version
+from jangada_queue.leases.client import kick, serve
 from jangada_queue.messages import Offer
 from jangada_queue.statistics import queue_stats
 
@@ -124,3 +125,21 @@ def test_a_version_is_read(text: str, version: Version) -> None:
 
 async def _raw(client: QueueClient, *fields: str) -> None:
     await client.redis.execute_command("XADD", client.keys(QUEUE).stream, "*", *fields)
+
+
+async def test_what_no_living_worker_knows_is_forgotten_until_one_does(client: QueueClient) -> None:
+    await publish(client, ("a", "removed"), ("b", "new"), ("c", "removed"))
+    await claim(client, "old")
+    assert await client.disown(QUEUE, ["old", "new"]) == 2
+    depth = await client.depth(QUEUE)
+    assert (depth.parked, depth.window) == (1, 1)
+    await publish(client, ("a", "removed"), ("b", "new"))
+    assert await claim(client, "old", "new", "removed") == ["b", "a"]
+
+
+async def test_what_only_valkey_has_is_never_forgotten(client: QueueClient) -> None:
+    await serve(client, [QUEUE])
+    await kick(client, QUEUE, Offer("a", "removed", b"{}"))
+    await claim(client, "old")
+    assert await client.disown(QUEUE, ["old"]) == 0
+    assert await claim(client, "removed") == ["a"]

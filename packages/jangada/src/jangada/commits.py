@@ -18,7 +18,8 @@ _TALLIES: Final = "jangada.tallies"
 class Notice:
     """What the fast path is told after a commit: `wake` a queue, or `cancel` a running job.
 
-    `offer` is the wake of a queue `about` the one message that it got; the same ones count once.
+    `offer` wakes a queue, too: for one message, which is what it is `about`. Equal notices of a
+    transaction are one.
     """
 
     topic: str
@@ -31,7 +32,7 @@ type Tally = Callable[[Mapping[tuple[str, ...], int]], None]
 """Takes how often each thing happened in one transaction."""
 
 
-def notice(session: AsyncSession, topic: str, subject: str, about: Hashable = None) -> None:
+def notice(session: AsyncSession, topic: str, subject: str, *, about: Hashable = None) -> None:
     """Have the fast path told after this transaction commits."""
     session.info.setdefault(_NOTICES, set()).add(Notice(topic, subject, about))
 

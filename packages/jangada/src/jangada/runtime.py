@@ -98,7 +98,7 @@ def open_valkey(settings: ValkeySettings) -> Redis:
 
 
 async def _tell(queue: QueueClient, notices: frozenset[Notice]) -> None:
-    """A queue that got one message is offered it; where it got more there is a choice to make."""
+    """Wake a dispatcher for each queue; where one job came alone, offer that to a worker instead."""
     offered: dict[str, list[Offer]] = defaultdict(list)
     for each in notices:
         if isinstance(each.about, Offer):

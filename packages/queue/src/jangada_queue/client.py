@@ -151,5 +151,14 @@ class QueueClient:
         """Forget which messages are out, if none is; answers how many keys that were."""
         return int(await self.run(queue, "clear"))
 
+    async def disown(self, queue: str, kinds: Iterable[str]) -> int:
+        """Forget parked messages of all other kinds, where PostgreSQL has them; answers how many.
+
+        For a dispatcher that knows what the living workers know: it publishes them again when one
+        knows them. Parked ones keep single jobs from being offered at once.
+        """
+        tags = [f"{PROTOCOL.major}:{kind}" for kind in kinds]
+        return int(await self.run(queue, "disown", tags))
+
     async def depth(self, queue: str) -> Depth:
         return Depth(*await self.run(queue, "depth"))

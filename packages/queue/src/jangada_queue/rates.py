@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MEMORY: Final = 60.0
-"""Seconds, a minute."""
+"""How long what happened is remembered, in seconds, where nobody says otherwise."""
 
 
 @dataclass(slots=True)

@@ -73,6 +73,8 @@ class Housekeeping:
             self.metrics.show_aside(await self.connection.run(dispatch.count_aside))
             for queue in queues:
                 await prune(self.client, queue, self.prune_after)
+                if known := self.kinds(queue):
+                    await self.client.disown(queue, known)
         await self.retention.take_turn()
 
     async def _watch_clock(self, queues: Collection[str]) -> None:

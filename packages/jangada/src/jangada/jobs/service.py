@@ -46,10 +46,10 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
     """Insert a job in the caller's transaction: no commit, no job.
 
     After the commit it is offered to a worker at once where nothing else waits, or a dispatcher is
-    woken, best effort. With `scheduled_at` the job waits until
-    then by PostgreSQL's clock. Where a `unique` job like it counts already, that one is the answer
-    and says so: `is_duplicate`. Another transaction that is about to enqueue one is waited for.
-    `concurrency_key` overrides the one that the kind makes of the arguments.
+    woken, best effort. With `scheduled_at` the job waits until then by PostgreSQL's clock. Where a
+    `unique` job like it counts already, that one is the answer and says so: `is_duplicate`. Another
+    transaction that is about to enqueue one is waited for. `concurrency_key` overrides the one that
+    the kind makes of the arguments.
 
     Raises `InvalidJob`, `JobTooLarge` beyond 64 KiB of JSON, `JobNotStorable` and
     `InvalidConcurrencyKey`.
@@ -151,7 +151,7 @@ async def insert(session: AsyncSession, job: Job, *, at_once: bool = False) -> J
     tally(session, ENQUEUED, job.queue, job.kind)
     if at_once:
         ticket = Ticket(tenant_id=job.tenant_id, job_id=job.id, attempt=0, kind=job.kind)
-        notice(session, "offer", job.queue, ticket.offer())
+        notice(session, "offer", job.queue, about=ticket.offer())
     else:
         notice(session, "wake", job.queue)
     return job

@@ -133,7 +133,7 @@ class ChildWorker:
     async def _work(self) -> None:
         """Take and run jobs until the drain is asked for, and then to its end."""
         finish = asyncio.Event()
-        receiver = JobReceiver(self._broker, self._threads, self._slots.capacity)
+        receiver = JobReceiver(self._broker, self._threads, slots=self._slots.capacity)
         async with asyncio.TaskGroup() as group:
             receiving = group.create_task(receiver.listen(finish))
             taking = group.create_task(self._intake.run())

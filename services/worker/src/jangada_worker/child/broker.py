@@ -25,7 +25,10 @@ class NotForPublishing(TypeError):
 
 
 class KeyFormatter(TaskiqFormatter):
-    """A message is the key of what was handed over, and no more."""
+    """A message is the key of what was handed over, and no more.
+
+    (Nothing is dumped here: taskiq asks a formatter for both.)
+    """
 
     @override
     def dumps(self, message: TaskiqMessage) -> BrokerMessage:
@@ -85,6 +88,7 @@ class JobBroker(AsyncBroker):
 
     @override
     async def listen(self) -> AsyncGenerator[bytes | AckableMessage]:
+        """For taskiq's own receiver; ours calls `take`."""
         while True:
             for message in await self.take():
                 yield message
@@ -96,7 +100,7 @@ class JobReceiver(Receiver):
     (Taskiq's own asks for a message at a time, through three tasks and two queues each.)
     """
 
-    def __init__(self, broker: JobBroker, executor: Executor, slots: int) -> None:
+    def __init__(self, broker: JobBroker, executor: Executor, *, slots: int) -> None:
         # The task has one parameter, which isn't from outside.
         super().__init__(broker, executor, validate_params=False, max_async_tasks=slots)
         self._jobs = broker

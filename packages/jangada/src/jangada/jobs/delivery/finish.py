@@ -54,19 +54,19 @@ async def finish(connection: Connection, endings: Sequence[Ending]) -> frozenset
         "ids": [job.job_id for job in jobs],
         "attempts": [job.attempt for job in jobs],
         "states": [str(ending.state) for ending in endings],
-        "results": _unless_empty([ending.result for ending in endings]),
-        "errors": _unless_empty([encode_error(ending.error) for ending in endings]),
-        "delays": _unless_empty([ending.delay for ending in endings]),
-        "extras": _unless_empty([ending.extra_attempts or None for ending in endings]),
-        "dones": _unless_empty([ending.done for ending in endings]),
-        "totals": _unless_empty([ending.total for ending in endings]),
+        "results": _unless_all_none([ending.result for ending in endings]),
+        "errors": _unless_all_none([encode_error(ending.error) for ending in endings]),
+        "delays": _unless_all_none([ending.delay for ending in endings]),
+        "extras": _unless_all_none([ending.extra_attempts or None for ending in endings]),
+        "dones": _unless_all_none([ending.done for ending in endings]),
+        "totals": _unless_all_none([ending.total for ending in endings]),
     }
     async with probing_statement(connection, "finish"):
         cursor = await connection.execute(_FINISH, parameters)
         return frozenset(row[0] for row in await cursor.fetchall())
 
 
-def _unless_empty[T](values: list[T | None]) -> list[T | None] | None:
+def _unless_all_none[T](values: list[T | None]) -> list[T | None] | None:
     """Most endings have neither error nor delay: `unnest` makes NULLs of an array that is none."""
     return values if any(value is not None for value in values) else None
 
