@@ -98,7 +98,7 @@ def open_valkey(settings: ValkeySettings) -> Redis:
 
 
 async def _tell(queue: QueueClient, notices: frozenset[Notice]) -> None:
-    """Wake a dispatcher for each queue; where one job came alone, offer that to a worker instead."""
+    """Wake a dispatcher for each queue; where one job came alone, offer it to a worker instead."""
     offered: dict[str, list[Offer]] = defaultdict(list)
     for each in notices:
         if isinstance(each.about, Offer):
