@@ -146,3 +146,23 @@ async def test_a_block_that_ended_its_transaction_is_told(
             await session.execute(text(RENAME))
             await session.rollback()
     assert await names_of(database, person) == ["Ana"]
+
+
+async def test_a_server_that_ends_each_connection_is_unavailable(
+    database: Database, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked as often as there may be dead connections in the pool, and no more."""
+    tries = 0
+
+    async def end(connection: Connection, query: str) -> None:
+        nonlocal tries
+        assert query.startswith("BEGIN")
+        tries += 1
+        raise pg.AdminShutdown
+
+    with monkeypatch.context() as patched, pytest.raises(DatabaseUnavailable):
+        patched.setattr(Connection, "execute", end)
+        async with database.connection(person.tenant_id):
+            pass
+    assert tries == database.settings.pool_size + 1
+    assert await names_of(database, person) == ["Ana"]

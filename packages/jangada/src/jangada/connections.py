@@ -75,8 +75,13 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
     ) -> T:
         if self.deadline is None:
             return await super().wait(gen, interval, timeout)
-        with self.hung_up_after(self.deadline):
+        # As `hung_up_after`: each exchange comes by here.
+        limit = self.deadline.total_seconds()
+        timer = asyncio.get_running_loop().call_later(limit, self.hang_up)
+        try:
             return await super().wait(gen, interval, timeout)
+        finally:
+            timer.cancel()
 
     @contextmanager
     def hung_up_after(self, limit: timedelta) -> Iterator[None]:

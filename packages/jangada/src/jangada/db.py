@@ -18,6 +18,7 @@ Guarantees
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from jangada.commits import Notify, Tally, take_notices, take_tallies
 from jangada.config import DatabaseSettings
 from jangada.connections import Connection, arguments
 from jangada.db_errors import (
+    DatabaseUnavailable,
     UnsafeRole,
     is_lost_connection,
     of_a_standby,
@@ -224,38 +226,52 @@ class Database:
         it, because jobs are told of through their session.
         """
         try:
-            async with self._begun(self._statement(tenant_id, "")) as connection:
-                yield connection
+            pooled = await self._open(self._statement(tenant_id, ""))
+            try:
+                yield (connection := _driver(pooled))
                 refuse_ended(connection)
                 await connection.commit()
+            except BaseException:
+                # Rolls back. Shielded: whoever is cancelled still returns its connection.
+                await asyncio.shield(pooled.close())
+                raise
+            await pooled.close()
         except (DBAPIError, PoolTimeout, psycopg.Error) as error:
             known = translate(error) or of_a_standby(error)
             if known is not None:
                 raise known from error
             raise
 
-    @asynccontextmanager
-    async def _begun(self, begin: str) -> AsyncIterator[Connection]:
-        """A pooled connection that has begun; it goes back at the end, without its transaction."""
-        pooled = await self._open(begin)
-        try:
-            yield _driver(pooled)
-        finally:
-            await asyncio.shield(pooled.close())
-
     async def _open(self, begin: str) -> AsyncConnection:
-        """See `_begin`."""
-        try:
-            return await self._open_once(begin)
-        except DBAPIError as error:
-            if not is_lost_connection(error):
-                raise
-            return await self._open_once(begin)
+        """A pooled connection that has begun.
 
-    async def _open_once(self, begin: str) -> AsyncConnection:
+        Those that died in the pool show here, before the caller did anything, so to try again on
+        another one is safe: as often as there may be dead ones, and once more. One that fell silent
+        has taken long enough for all of them.
+        """
+        end = time.monotonic() + self.settings.connect_timeout.total_seconds()
+        for _ in range(self.settings.pool_size):
+            if (pooled := await self._try_to_open(begin)) is not None:
+                return pooled
+            if time.monotonic() >= end:
+                break
+        pooled = await self._try_to_open(begin)
+        if pooled is None:
+            raise DatabaseUnavailable("The database ends each connection.")
+        return pooled
+
+    async def _try_to_open(self, begin: str) -> AsyncConnection | None:
+        """None for one that had died."""
         pooled = await self.engine.connect()
+        driver = _driver(pooled)
         try:
-            await pooled.exec_driver_sql(begin, execution_options=_AS_IT_IS)
+            await driver.execute(begin)
+        except psycopg.Error as error:
+            is_lost = driver.closed or is_lost_connection(error)
+            await asyncio.shield(pooled.invalidate() if is_lost else pooled.close())
+            if is_lost:
+                return None
+            raise
         except BaseException:
             await asyncio.shield(pooled.close())
             raise

@@ -42,10 +42,11 @@ class TransactionAborted(Exception):
     """
 
 
-def is_lost_connection(error: DBAPIError) -> bool:
-    return error.connection_invalidated or isinstance(
-        error.orig, pg.AdminShutdown | pg.CrashShutdown | pg.CannotConnectNow
-    )
+def is_lost_connection(error: DBAPIError | psycopg.Error) -> bool:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(original, pg.AdminShutdown | pg.CrashShutdown | pg.CannotConnectNow)
 
 
 def translate(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable | None:
