@@ -142,7 +142,7 @@ class Repetition:
         """A few jobs at a time, until every process has run some."""
         needed = min(PROCESSES, self.contestant.at_once)
         for _ in range(WARM_UP_ROUNDS):
-            indexes = self._range(WARM_UP)
+            indexes = self._range(max(WARM_UP, self.contestant.at_once))
             crew.fill("noop", indexes)
             self._until_run(crew, indexes)
             if len({run.process for run in crew.ledger.runs()}) >= needed:
