@@ -54,11 +54,15 @@ class Part:
 PARTS = (
     Part(
         "tenancy",
-        ["db.py", "migrations/tenancy.py", "migrations/versions/0001*.py", "tenants/*.py"],
+        [
+            *("db.py", "db_errors.py", "scopes.py", "commits.py"),
+            *("migrations/tenancy.py", "migrations/versions/0001*.py", "tenants/*.py"),
+        ],
         [
             *("test_tenancy.py", "test_tenancy_catalogue.py", "test_tenancy_scopes.py"),
             *(
                 "test_db.py",
+                "test_db_connections.py",
                 "test_db_failures.py",
                 "test_migrations.py",
                 "test_runtime.py",
