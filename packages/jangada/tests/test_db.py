@@ -1,5 +1,6 @@
 """Transactions, scopes and what reaches the caller when PostgreSQL does not do its part."""
 
+from collections import Counter
 from uuid import UUID
 
 import psycopg
@@ -8,7 +9,7 @@ from psycopg.rows import TupleRow
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
-from jangada.commits import Notice, notice
+from jangada.commits import Notice, notice, tally
 from jangada.config import DatabaseSettings
 from jangada.db import Database
 from jangada.db_errors import DatabaseBusy, DatabaseUnavailable
@@ -45,6 +46,27 @@ async def test_an_exception_persists_nothing_and_sends_no_notice(
     async with database.read(person.tenant_id) as session:
         assert (await session.scalars(select(Tenant.name))).one() == "Ana"
     assert told == []
+
+
+async def test_what_is_tallied_counts_with_the_commit(database: Database, person: Person) -> None:
+    counted: Counter[tuple[str, ...]] = Counter()
+    database.tally = counted.update
+    async with database.transaction(person.tenant_id) as session:
+        tally(session, "letter", "blue")
+        tally(session, "letter", "red", times=2)
+        tally(session, "letter", "blue")
+        assert not counted
+    assert counted == {("letter", "blue"): 2, ("letter", "red"): 2}
+
+
+async def test_what_a_session_loaded_is_detached_at_its_end(
+    database: Database, person: Person
+) -> None:
+    """Else a use of it later would be a statement in no transaction."""
+    async with database.transaction(person.tenant_id) as session:
+        tenant = (await session.scalars(select(Tenant))).one()
+        assert tenant in session
+    assert tenant not in session
 
 
 async def test_notices_are_sent_once_after_the_commit(database: Database, person: Person) -> None:
@@ -162,8 +184,10 @@ async def test_direct_scopes_hold_for_their_transaction_only(database: Database)
     async with database.direct() as connection:
         async with tenant_scope(connection, one.tenant_id):
             assert await _tenants(connection) == {one.tenant_id}
+        assert await _tenants(connection) == set()
         async with system_scope(connection, "test"):
             assert await _tenants(connection) == {one.tenant_id, other.tenant_id}
+        assert await _tenants(connection) == set()
         async with plain_scope(connection):
             assert await _tenants(connection) == set()
         assert await _tenants(connection) == set()

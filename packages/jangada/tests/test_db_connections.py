@@ -5,8 +5,10 @@ import asyncio
 import psycopg
 import pytest
 from psycopg import errors as pg
+from pydantic import SecretStr
 from sqlalchemy import text
 
+from jangada.config import DatabaseSettings
 from jangada.connections import Connection
 from jangada.db import Database
 from jangada.db_errors import DatabaseBusy, DatabaseUnavailable, TransactionAborted
@@ -89,6 +91,15 @@ async def test_connections_that_died_in_the_pool_cost_nothing(
         pass
     await kill_all(database)
     assert await names_of(database, person) == ["Ana"]
+
+
+async def test_the_last_try_is_as_good_as_the_first(database_url: str, person: Person) -> None:
+    settings = DatabaseSettings(url=SecretStr(database_url), pool_size=1)
+    lonely = Database(settings)
+    assert await names_of(lonely, person) == ["Ana"]
+    await kill_all(lonely)
+    assert await names_of(lonely, person) == ["Ana"]
+    await lonely.close()
 
 
 async def test_one_that_dies_in_the_block_is_unavailable(
