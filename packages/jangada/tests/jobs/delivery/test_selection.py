@@ -224,3 +224,12 @@ def test_turns_are_fair_in_order_and_within_limits(
     for seat in seats:
         has_left = any(job.job_id in free and job not in taken for job in seat)
         assert not has_left or max(served.values()) - served[seat[0].tenant_id] <= 1
+
+
+async def test_what_is_on_offer_counts_towards_the_rate(bench: "Bench") -> None:
+    """It will start before whatever is chosen now, though it isn't among the starts yet."""
+    await enqueue(bench, [bench.person.tenant_id], 5)
+    rounds = Rounds(bench, rate_starts=3, rate_period=timedelta(hours=1))
+    assert len(await rounds.next(2)) == 2
+    assert len(await rounds.next(5)) == 1
+    assert await rounds.next(5) == []
