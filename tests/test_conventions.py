@@ -51,7 +51,7 @@ SYSTEM_SCOPE = {
     "jangada_worker.child.app.__init__": "grants and endings of all tenants' jobs",
     "jangada_worker.dispatcher.__init__": "delivery serves all tenants",
     "jangada_worker.parent.supervisor.__init__": "beats for processes that run all tenants' jobs",
-    "jangada.jobs.delivery.connection._open": "a whole session, for delivery serves all tenants",
+    "jangada.jobs.delivery.connection._set_up": "a whole session, for delivery serves all tenants",
     "jangada.jobs.delivery.connection._scope": "delivery serves all tenants",
     "jangada.jobs.delivery.connection.indexed_scope": "delivery serves all tenants",
     "jangada.jobs.delivery.connection.probing_statement": "delivery serves all tenants",

@@ -53,7 +53,7 @@ from jangada.db_errors import (
     of_a_standby,
     translate,
 )
-from jangada.scopes import refuse_ended
+from jangada.scopes import begin_in, refuse_ended
 from jangada.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -136,19 +136,7 @@ class PoolUsage:
     maximum: int
 
 
-_BEGIN: Final = (
-    "BEGIN{mode}; SELECT set_config('jangada.tenant_id', '{tenant}', true),"
-    " set_config('jangada.scope', '{scope}', true),"
-    " set_config('statement_timeout', '{timeout}', true)"
-)
-"""Transaction and scope in one exchange with the server. Such a pair has no parameters: what is
-put in is a UUID, a word of ours or a number."""
 _AS_IT_IS: Final = {"no_parameters": True}
-
-
-def milliseconds(duration: timedelta) -> str:
-    """As PostgreSQL's timeouts are written; never 0, which would switch them off."""
-    return str(max(1, round(duration.total_seconds() * 1000)))
 
 
 class Database:
@@ -278,12 +266,8 @@ class Database:
         return pooled
 
     def _statement(self, tenant_id: UUID | None, scope: str, *, read_only: bool = False) -> str:
-        return _BEGIN.format(
-            mode=" READ ONLY" if read_only else "",
-            tenant="" if tenant_id is None else UUID(int=tenant_id.int),
-            scope=scope,
-            timeout=milliseconds(self.settings.statement_timeout),
-        )
+        timeout = self.settings.statement_timeout
+        return begin_in(tenant_id, scope, timeout=timeout, read_only=read_only)
 
     @asynccontextmanager
     async def _scoped(

@@ -1,10 +1,11 @@
-"""Transactions in a scope, on direct connections; `jangada.db` has those of the pool.
+"""How transactions get their scope, and those on direct connections; `jangada.db` has the pool's.
 
 A scope holds for its transaction only, but where a whole session is the system's.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +22,32 @@ log = get_logger(__name__)
 _SCOPE_SQL: Final = (
     "SELECT set_config('jangada.tenant_id', %s, true), set_config('jangada.scope', %s, true)"
 )
+
+
+_BEGIN: Final = (
+    "BEGIN{mode}; SELECT set_config('jangada.tenant_id', '{tenant}', true),"
+    " set_config('jangada.scope', '{scope}', true),"
+    " set_config('statement_timeout', '{timeout}', true)"
+)
+"""Transaction and scope in one exchange with the server. Such a pair has no parameters: what is
+put in is a UUID, a word of ours or a number."""
+
+
+def milliseconds(duration: timedelta) -> str:
+    """As PostgreSQL's timeouts are written; never 0, which would switch them off."""
+    return str(max(1, round(duration.total_seconds() * 1000)))
+
+
+def begin_in(
+    tenant_id: UUID | None, scope: str, *, timeout: timedelta, read_only: bool = False
+) -> str:
+    """The statements that begin a transaction in a scope, for one exchange with the server."""
+    return _BEGIN.format(
+        mode=" READ ONLY" if read_only else "",
+        tenant="" if tenant_id is None else UUID(int=tenant_id.int),
+        scope=scope,
+        timeout=milliseconds(timeout),
+    )
 
 
 @asynccontextmanager
@@ -55,13 +82,16 @@ async def open_system_session(connection: Connection, reason: str) -> None:
     Raises `PooledSession` behind a pooler.
     """
     log.debug("system_session", reason=reason)
-    await _refuse_pooler(connection)
+    await refuse_pooler(connection)
     await connection.execute("SELECT set_config('jangada.scope', 'system', false)")
     connection.is_system = True
 
 
-async def _refuse_pooler(connection: Connection) -> None:
-    """What is set on a pooler's server connection would hold for whoever is given it next."""
+async def refuse_pooler(connection: Connection) -> None:
+    """Raise `PooledSession` behind a pooler.
+
+    What is set on a pooler's server connection would hold for whoever is given it next.
+    """
     row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         raise PooledSession(

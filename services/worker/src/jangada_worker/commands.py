@@ -14,6 +14,7 @@ from jangada.errors import Unavailable
 from jangada.files.blobs import refuse_makeshift_storage
 from jangada.loading import loading
 from jangada.runtime import Runtime, open_runtime, start
+from jangada.scopes import refuse_pooler
 from jangada.telemetry import get_logger, new_registry, tracing
 from jangada_queue.client import QueueClient
 from jangada_queue.commands import queue_commands
@@ -70,15 +71,17 @@ async def _run(settings: Settings, name: str, service: Service) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.ask)
     async with open_runtime(settings, application_name=name) as runtime:
-        await _refuse_unsafe_role(runtime)
+        await _refuse_unsafe_database(runtime)
         await _warn_of_eviction(runtime.queue)
         await service(runtime, new_registry(), stop)
 
 
-async def _refuse_unsafe_role(runtime: Runtime) -> None:
-    """Raise `UnsafeRole`. Without PostgreSQL we start all the same, and wait for it."""
+async def _refuse_unsafe_database(runtime: Runtime) -> None:
+    """Raise `UnsafeRole` or `PooledSession`. Without PostgreSQL we start, and wait for it."""
     try:
         await runtime.database.check_role()
+        async with runtime.database.direct() as connection:
+            await refuse_pooler(connection)
     except Unavailable as error:
         log.warning("starting without PostgreSQL", cause=error)
 

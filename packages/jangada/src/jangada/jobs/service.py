@@ -45,11 +45,10 @@ async def enqueue(  # noqa: PLR0913 - each is a property of the job
 ) -> Job:
     """Insert a job in the caller's transaction: no commit, no job.
 
-    After the commit it is offered to a worker at once where nothing else waits, or a dispatcher is
-    woken, best effort. With `scheduled_at` the job waits until then by PostgreSQL's clock. Where a
-    `unique` job like it counts already, that one is the answer and says so: `is_duplicate`. Another
-    transaction that is about to enqueue one is waited for. `concurrency_key` overrides the one that
-    the kind makes of the arguments.
+    After the commit, best effort, a worker is offered it where nothing else waits, or a dispatcher
+    is woken. With `scheduled_at` it waits until then by PostgreSQL's clock. Where a `unique` job
+    like it counts already, that one is the answer and says so: `is_duplicate`; another transaction
+    about to enqueue one is waited for. `concurrency_key` overrides the one that the kind makes.
 
     Raises `InvalidJob`, `JobTooLarge` beyond 64 KiB of JSON, `JobNotStorable` and
     `InvalidConcurrencyKey`.

@@ -23,10 +23,10 @@ from sqlalchemy.exc import OperationalError
 
 from jangada.config import DatabaseSettings
 from jangada.connections import arguments
-from jangada.db import milliseconds
 from jangada.db_errors import translate
 from jangada.errors import Unavailable
 from jangada.migrations.revisions import head
+from jangada.scopes import milliseconds
 from jangada.telemetry import get_logger
 
 log = get_logger(__name__)

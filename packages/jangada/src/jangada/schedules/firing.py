@@ -12,13 +12,14 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jangada.db import Database, milliseconds, new_id
+from jangada.db import Database, new_id
 from jangada.errors import Invalid
 from jangada.jobs import service as jobs
 from jangada.jobs.delivery.connection import LONGEST_IDLE
 from jangada.jobs.models import Job, JobState
 from jangada.schedules.cron import Cron
 from jangada.schedules.models import Misfire, Schedule, is_active
+from jangada.scopes import milliseconds
 from jangada.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -1,11 +1,14 @@
 """A direct connection outlives the connection it is made of."""
 
 import asyncio
+import os
+import signal
 from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
 
+from jangada import connections
 from jangada.config import DatabaseSettings
 from jangada.db import Database
 from jangada.db_errors import DatabaseBusy, DatabaseUnavailable
@@ -16,6 +19,7 @@ from jangada.jobs.delivery.connection import (
     DirectConnection,
     indexed_scope,
 )
+from jangada.scopes import open_system_session
 
 pytestmark = pytest.mark.anyio
 
@@ -131,4 +135,30 @@ async def test_a_plan_made_for_an_empty_table_is_not_kept(
     assert await direct.run(planned_rows) == empty
     monkeypatch.setattr(connection_module, "PLANS_LAST", 0.0)
     assert await direct.run(planned_rows) > 10 * empty
+    await direct.close()
+
+
+async def test_a_server_that_falls_silent_as_it_is_set_up_is_hung_up_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To be asked to cancel it would have to listen, and we would wait for that."""
+    cancels, frozen = list[dict[str, float]](), list[int]()
+
+    async def freeze(connection: connections.Connection, reason: str) -> None:
+        frozen.append(connection.info.backend_pid)
+        os.kill(frozen[0], signal.SIGSTOP)
+        await open_system_session(connection, reason)
+
+    async def note(_: Connection, **options: float) -> None:
+        cancels.append(options)
+
+    monkeypatch.setattr(connection_module, "open_system_session", freeze)
+    monkeypatch.setattr(connections.Connection, "_try_cancel", note)
+    direct = DirectConnection(database, deadline=timedelta(milliseconds=300))
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            await direct.run(backend)
+    finally:
+        os.kill(frozen[0], signal.SIGCONT)
+    assert cancels == []
     await direct.close()

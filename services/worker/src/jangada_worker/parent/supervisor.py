@@ -75,7 +75,6 @@ class Supervisor:
             describe=self._describe,
             failed=self._metrics.late_beats.inc,
         )
-
         self._watchdog = Watchdog(self._connection, self._children.values)
 
     async def run(self) -> None:
