@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import override
 
 import pytest
 from pydantic import SecretStr
@@ -19,7 +22,6 @@ from jangada.jobs.delivery.connection import (
     DirectConnection,
     indexed_scope,
 )
-from jangada.scopes import open_system_session
 
 pytestmark = pytest.mark.anyio
 
@@ -138,27 +140,37 @@ async def test_a_plan_made_for_an_empty_table_is_not_kept(
     await direct.close()
 
 
+class Freezing(Database):
+    """Its server falls silent as soon as it is connected to."""
+
+    frozen = 0
+
+    @override
+    @asynccontextmanager
+    async def direct(self) -> AsyncIterator[connections.Connection]:
+        async with super().direct() as connection:
+            self.frozen = connection.info.backend_pid
+            os.kill(self.frozen, signal.SIGSTOP)
+            yield connection
+
+
 async def test_a_server_that_falls_silent_as_it_is_set_up_is_hung_up_on(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To be asked to cancel it would have to listen, and we would wait for that."""
-    cancels, frozen = list[dict[str, float]](), list[int]()
-
-    async def freeze(connection: connections.Connection, reason: str) -> None:
-        frozen.append(connection.info.backend_pid)
-        os.kill(frozen[0], signal.SIGSTOP)
-        await open_system_session(connection, reason)
+    cancels = list[dict[str, float]]()
 
     async def note(_: Connection, **options: float) -> None:
         cancels.append(options)
 
-    monkeypatch.setattr(connection_module, "open_system_session", freeze)
     monkeypatch.setattr(connections.Connection, "_try_cancel", note)
-    direct = DirectConnection(database, deadline=timedelta(milliseconds=300))
+    freezing = Freezing(database.settings)
+    direct = DirectConnection(freezing, deadline=timedelta(milliseconds=300))
     try:
         with pytest.raises(DatabaseUnavailable):
             await direct.run(backend)
     finally:
-        os.kill(frozen[0], signal.SIGCONT)
+        os.kill(freezing.frozen, signal.SIGCONT)
     assert cancels == []
     await direct.close()
+    await freezing.close()
