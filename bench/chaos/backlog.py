@@ -24,7 +24,7 @@ EACH_TURN: Final = 10
 async def until_stuck(harness: Harness, jobs: list[str]) -> int:
     """Wait until all have ended, or none has for a while: how many are left."""
     wanted, seen, since = set(jobs), -1, time.monotonic()
-    while time.monotonic() - since < QUIET:
+    while time.monotonic() - since < harness.grace(QUIET):
         ended = len(wanted & harness.ledger.jobs("end"))
         if ended == len(wanted):
             return 0
@@ -107,7 +107,7 @@ async def leavings(harness: Harness) -> Finding:
         worker = await harness.worker()
         jobs = [await harness.send("hold") for _ in range(EACH_TURN)]
         await harness.ended(*jobs)
-        await until(lambda: harness.pending() == 0, 2.0)
+        await until(lambda: harness.pending() == 0, harness.grace(2.0))
         await worker.stop()
     consumers, entries = harness.figure("consumers"), harness.figure("entries")
     figure = (

@@ -68,7 +68,7 @@ async def long_job(harness: Harness) -> Finding:
     await harness.worker(options=options)
     job = await harness.send("hold", seconds=seconds)
     async with traffic(harness):
-        await harness.ended(job, within=seconds + AT_ONCE)
+        await harness.ended(job, within=harness.grace(seconds + AT_ONCE))
     starts = harness.ledger.of("start", job)
     processes = len({entry.pid for entry in starts})
     figure = f"a job of {seconds:.0f} s was started {len(starts)} × in {processes} process"
@@ -87,7 +87,7 @@ async def cut_connections(harness: Harness) -> Finding:
         await harness.started(job)
     with harness.redis() as client:
         client.client_kill_filter(_type="normal", skipme=True)
-    all_ended = await harness.ended(*jobs, within=seconds + AT_ONCE)
+    all_ended = await harness.ended(*jobs, within=harness.grace(seconds + AT_ONCE))
     missing = set(jobs) - harness.ledger.jobs("end")
     again = await harness.ended(*jobs, within=harness.pace.watch) if missing else True
     later = await harness.send("hold")

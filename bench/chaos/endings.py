@@ -67,7 +67,7 @@ async def outlived_async(harness: Harness) -> Finding:
     async with traffic(harness):
         is_again = await harness.started(job, 2, within=pace.watch)
     harness.open_gate("open")
-    await harness.settled(within=SETTLING)
+    await harness.settled(within=harness.grace(SETTLING))
     if not is_again:
         figure = f"not within {pace.watch:.0f} s: after idle_timeout, 10 minutes"
         return Finding(figure, False, harness.ledger.audit())
@@ -86,12 +86,12 @@ async def outlived_sync(harness: Harness) -> Finding:
     await harness.started(job)
     await ending.stop()
     has_ended = bool(harness.ledger.of("end", job))
-    await until(lambda: harness.pending() == 0, 1.0)
+    await until(lambda: harness.pending() == 0, harness.grace(1.0))
     pending = harness.pending()
     await harness.worker(options=options)
     async with traffic(harness):
         is_again = await harness.started(job, 2, within=min(pace.watch, 3 * pace.lease))
-    await harness.settled(within=SETTLING)
+    await harness.settled(within=harness.grace(SETTLING))
     await asyncio.sleep(TASK_OUTLIVES * pace.drain if is_again else 0)
     words = (
         "completes" if has_ended else "is cut off",

@@ -75,10 +75,10 @@ async def not_understood(harness: Harness) -> Finding:
     garbage = BrokerMessage(task_id="x", task_name="hold", message=marker, labels={})
     await harness.sender.kick(garbage)
     await harness.ended(await harness.send("hold"))
-    await until(lambda: harness.pending() == 0, 2.0)
+    await until(lambda: harness.pending() == 0, harness.grace(2.0))
     await old.stop()
     await harness.worker(knows="1")
-    runs = await harness.ended(unknown, within=min(harness.pace.watch, 2 * harness.pace.lease))
+    runs = await harness.ended(unknown, within=harness.grace(2 * harness.pace.lease))
     is_kept = any("dead" in key for key in harness.keys_that_hold(marker))
     figure = (
         f"unknown: {'waits for who knows it' if runs else 'gone'}; "
@@ -110,7 +110,7 @@ async def raising_middleware(harness: Harness) -> Finding:
     await until(lambda: harness.ledger.of("refused", job), harness.pace.watch)
     (harness.ledger.folder / "refuse").unlink()
     runs = await harness.started(job, within=harness.pace.watch)
-    await harness.ended(job, within=1.0)
+    await harness.ended(job, within=harness.grace(1.0))
     if runs:
         (refused, *_), (start, *_) = (
             harness.ledger.of("refused", job),

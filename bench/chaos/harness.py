@@ -124,6 +124,10 @@ class Harness:
     def url(self) -> str:
         return self.valkey.url
 
+    def grace(self, seconds: float) -> float:
+        """Seconds to wait for what takes so long on an idle machine, where that is judged."""
+        return seconds if self.pace.judges_time else max(seconds, STARTING)
+
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.url, socket_timeout=STARTING, decode_responses=False)
 

@@ -96,7 +96,7 @@ async def stopped_valkey(harness: Harness) -> Finding:
         await harness.send("hold")
     harness.valkey.stop()
     stopped = time.monotonic()
-    ended_meanwhile = await harness.ended(*running, within=outage)
+    ended_meanwhile = await harness.ended(*running, within=harness.grace(outage))
     await asyncio.sleep(max(0.0, outage - (time.monotonic() - stopped)))
     harness.valkey.start()
     back = time.monotonic()
