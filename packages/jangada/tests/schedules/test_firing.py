@@ -14,10 +14,10 @@ from jangada.db import Database
 from jangada.jobs.models import Job
 from jangada.jobs.schemas import JobArgs
 from jangada.schedules import service
-from jangada.schedules.cron import Cron
 from jangada.schedules.firing import fire_due, plan_fires
 from jangada.schedules.models import Misfire, Schedule
 from jangada.testing import Person
+from jangada_queue.cron import Cron
 
 pytestmark = pytest.mark.anyio
 

@@ -60,6 +60,19 @@ class ServiceTimes:
     def mean(self) -> float | None:
         return self.milliseconds / 1000 / self.count if self.count else None
 
+    def capped(self, limit: float) -> tuple[float, float]:
+        """Mean and squared coefficient of variation, had all longer ones ended at the limit.
+
+        As exact as the buckets: within a tenth of the mean.
+        """
+        total = squares = 0.0
+        for bucket, count in self.buckets.items():
+            seconds = min(limit, SHORTEST * GROWTH ** (bucket - 0.5))
+            total += seconds * count
+            squares += seconds * seconds * count
+        mean = total / self.count
+        return mean, squares / self.count / mean**2 - 1
+
     def quantile(self, part: float) -> float | None:
         """The upper bound of the bucket that holds it."""
         seen = 0

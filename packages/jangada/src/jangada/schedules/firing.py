@@ -13,14 +13,13 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.db import Database, new_id
-from jangada.errors import Invalid
 from jangada.jobs import service as jobs
 from jangada.jobs.delivery.connection import LONGEST_IDLE
 from jangada.jobs.models import Job, JobState
-from jangada.schedules.cron import Cron
 from jangada.schedules.models import Misfire, Schedule, is_active
 from jangada.scopes import milliseconds
 from jangada.telemetry import get_logger
+from jangada_queue.cron import Cron, UnknownZone, UnreadableCron
 
 log = get_logger(__name__)
 
@@ -99,10 +98,10 @@ async def _fire(session: AsyncSession, schedule: Schedule, now: datetime, grace:
     try:
         cron = Cron.parse(schedule.cron, schedule.timezone)
         plan = plan_fires(cron, schedule.next_at, now, misfire=schedule.misfire, grace=grace)
-    except Invalid as error:
+    except (UnknownZone, UnreadableCron) as error:
         # It could be read when it was written: since then its time zone has gone, for example.
         schedule.paused_at = now
-        log.warning("unreadable schedule is paused", schedule=str(schedule.id), code=error.code)
+        log.warning("unreadable schedule is paused", schedule=str(schedule.id), why=str(error))
         return 0
     for at in plan.fires:
         await enqueue_fire(session, schedule, at)

@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import Select
 
 from jangada.crud import FilterText
-from jangada.schedules.cron import LONGEST
 from jangada.schedules.models import Misfire, Schedule, is_active
+from jangada_queue.cron import LONGEST
 
 type Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 type CronText = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]

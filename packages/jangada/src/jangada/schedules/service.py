@@ -15,16 +15,18 @@ from jangada.errors import FieldError
 from jangada.jobs import payloads
 from jangada.jobs.models import Job, JobKind
 from jangada.jobs.schemas import JobArgs
-from jangada.schedules.cron import Cron
 from jangada.schedules.errors import (
+    InvalidCron,
     KindNotSchedulable,
     ScheduleExists,
     ScheduleNotFound,
     TooManySchedules,
+    UnknownTimezone,
 )
 from jangada.schedules.firing import clock, enqueue_fire
 from jangada.schedules.models import Misfire, Schedule, is_active
 from jangada.schedules.schemas import ScheduleCreate, ScheduleFilter, SchedulePatch
+from jangada_queue.cron import Cron, UnknownZone, UnreadableCron
 
 NEWEST_FIRST: Final = Sort((Schedule.id,), descending=True)
 
@@ -202,4 +204,11 @@ async def _save(
 
 
 def _next_fire(schedule: Schedule, now: datetime) -> datetime:
-    return Cron.parse(schedule.cron, schedule.timezone).next(now)
+    try:
+        return Cron.parse(schedule.cron, schedule.timezone).next(now)
+    except UnknownZone as error:
+        fault = FieldError("/timezone", UnknownTimezone.code, str(error))
+        raise UnknownTimezone(str(error), errors=[fault]) from error
+    except UnreadableCron as error:
+        fault = FieldError("/cron", InvalidCron.code, str(error))
+        raise InvalidCron(str(error), errors=[fault]) from error

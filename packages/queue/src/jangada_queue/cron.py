@@ -19,9 +19,6 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from jangada.errors import FieldError
-from jangada.schedules.errors import InvalidCron, UnknownTimezone
-
 ALIASES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -38,6 +35,14 @@ _EARLIER: Final = timedelta(microseconds=1)
 _WITHOUT_SECONDS: Final = 5
 
 
+class UnreadableCron(ValueError):
+    """The expression has no meaning."""
+
+
+class UnknownZone(ValueError):
+    """There is no such time zone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cron:
     """An expression that can be read, in its zone. `parse` makes one."""
@@ -47,14 +52,13 @@ class Cron:
 
     @classmethod
     def parse(cls, expression: str, timezone: str) -> Self:
-        """Raises `InvalidCron` and `UnknownTimezone`."""
+        """Raises `UnreadableCron` and `UnknownZone`."""
         fields = ALIASES.get(expression.strip().lower(), expression)
         try:
             zone = ZoneInfo(timezone)
         except (KeyError, ValueError, OSError) as error:
             detail = f"{timezone!r} is no time zone; one is America/Sao_Paulo, for example."
-            fault = FieldError("/timezone", UnknownTimezone.code, detail)
-            raise UnknownTimezone(detail, errors=[fault]) from error
+            raise UnknownZone(detail) from error
         if len(fields) > LONGEST:
             raise _unreadable(f"it is longer than {LONGEST} characters")
         try:
@@ -64,7 +68,7 @@ class Cron:
         return cls(fields, zone)
 
     def next(self, after: datetime) -> datetime:
-        """The first fire later than `after`, in UTC. Raises `InvalidCron` where there is none."""
+        """The first fire later than `after`, in UTC; `UnreadableCron` where there is none."""
         after = after.astimezone(UTC)
         return self._once_a_day(after) if self._names_its_time() else self._by_the_wall(after)
 
@@ -140,6 +144,5 @@ class Cron:
         return moment.astimezone(self.zone).replace(tzinfo=None, fold=0)
 
 
-def _unreadable(why: str) -> InvalidCron:
-    detail = f"The expression has no meaning as cron: {why}."
-    return InvalidCron(detail, errors=[FieldError("/cron", InvalidCron.code, detail)])
+def _unreadable(why: str) -> UnreadableCron:
+    return UnreadableCron(f"The expression has no meaning as cron: {why}.")

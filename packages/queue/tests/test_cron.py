@@ -10,8 +10,7 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jangada.schedules.cron import Cron
-from jangada.schedules.errors import InvalidCron, UnknownTimezone
+from jangada_queue.cron import Cron, UnknownZone, UnreadableCron
 
 BERLIN, SAO_PAULO, LORD_HOWE = "Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe"
 SECOND = timedelta(seconds=1)
@@ -98,26 +97,25 @@ def test_what_an_expression_means(expression: str, expected: str) -> None:
     ],
 )
 def test_what_is_no_expression_is_refused(expression: str) -> None:
-    with pytest.raises(InvalidCron) as refused:
+    with pytest.raises(UnreadableCron, match="no meaning as cron"):
         Cron.parse(expression, "UTC")
-    assert refused.value.errors[0].pointer == "/cron"
 
 
 def test_an_expression_that_never_matches_is_refused() -> None:
     cron = Cron.parse("* * */20 * 1L", "UTC")
-    with pytest.raises(InvalidCron, match="never matches"):
+    with pytest.raises(UnreadableCron, match="never matches"):
         cron.next(at("2020-01-01T00:00"))
 
 
 @pytest.mark.parametrize("zone", ["Europe/Atlantis", "", "../etc/passwd", "/etc/passwd", "a\0b"])
 def test_an_unknown_time_zone_is_refused(zone: str) -> None:
-    with pytest.raises(UnknownTimezone):
+    with pytest.raises(UnknownZone):
         Cron.parse("@daily", zone)
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    with suppress(InvalidCron):
+    with suppress(UnreadableCron):
         assert Cron.parse(text, "UTC").expression
 
 

@@ -1,0 +1,121 @@
+"""What the policy remembers from one decision to the next.
+
+It is small, immutable, and may be lost: a pool whose history begins anew holds its size for as long
+as a size must have been unneeded before it is given up.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from jangada_queue.policy.observation import Observation, Replica, Signals, Stage
+from jangada_queue.service_times import ServiceTimes
+
+COUNTED: Final = 15.0
+"""For so many seconds arrivals are counted one by one."""
+
+SURE: Final = 3.0
+"""Standard deviations of a count that are taken for chance; none at all may be three by chance."""
+
+START: Final = 10.0
+"""Seconds that a replica takes to start, where none was seen to."""
+
+STARTS: Final = 8
+"""As many starts are remembered."""
+
+type Seen = tuple[tuple[float, int], ...]
+"""Moments and figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """`needs` are the sizes that were needed, with those left out that a later one exceeds."""
+
+    needs: Seen = ()
+    watched_since: float | None = None
+    """Since when sizes are known without a gap."""
+
+    arrivals: Seen = ()
+    starting: frozenset[str] = frozenset()
+    starts: tuple[float, ...] = ()
+    service: ServiceTimes = field(default_factory=ServiceTimes)
+    """The last that were known: queues forget theirs after ten minutes."""
+
+    @property
+    def start_seconds(self) -> float:
+        """How long a replica takes to start: four of five of the last ones took no longer."""
+        if not self.starts:
+            return START
+        return sorted(self.starts)[math.ceil(0.8 * len(self.starts)) - 1]
+
+    def arrival_rate(self, signals: Signals, now: float) -> float:
+        """Per second: the decayed rate, as far as what was counted lately allows it.
+
+        A step in the load moves it within two looks, and chance doesn't.
+        """
+        least, most = _bounds(self.arrivals, signals.arrived, now)
+        return min(max(signals.arrival_rate, least), most)
+
+
+def observed(history: History, observation: Observation, now: float) -> History:
+    """The history with what is seen now. Absent signals leave a gap."""
+    signals = observation.signals
+    seen = _with_starts(history, observation.pool)
+    if signals is None:
+        return replace(seen, needs=(), watched_since=None, arrivals=())
+    known = signals.service if signals.service.count else seen.service
+    return replace(
+        seen,
+        watched_since=now if seen.watched_since is None else seen.watched_since,
+        arrivals=_with_arrivals(seen.arrivals, signals.arrived, now),
+        service=known,
+    )
+
+
+def needed(history: History, size: int, now: float, after: float) -> History:
+    """The history with a size that is needed now; those older than `after` are forgotten."""
+    kept = [each for each in history.needs if each[0] >= now - after and each[1] > size]
+    return replace(history, needs=(*kept, (now, size)))
+
+
+def _bounds(arrivals: Seen, total: int, now: float) -> tuple[float, float]:
+    """The least and the highest rate that what came lately can be explained with.
+
+    Windows that end now grow for as long as they agree (as those of ADWIN do: Bifet and Gavaldà,
+    2007): where a longer one contradicts the shorter, the load has changed in between. For the
+    least rate each window's fullest interval is left out: one batch isn't a stream.
+    """
+    least, most = 0.0, math.inf
+    count, fullest, since, longest = 0, 0, now, 0.0
+    for at, before in reversed(arrivals):
+        if at >= since:
+            continue
+        came = max(0, total - before)
+        if came > fullest:
+            fullest, longest = came, since - at
+        count, total, since = count + came, before, at
+        seconds = now - at
+        high = (count + SURE * math.sqrt(count) + SURE) / seconds
+        rest = count - fullest
+        low = (rest - SURE * math.sqrt(rest)) / (seconds - longest) if rest else 0.0
+        if low > most or high < least:
+            break
+        least, most = max(least, low), min(most, high)
+    return least, most
+
+
+def _with_arrivals(arrivals: Seen, total: int, now: float) -> Seen:
+    if arrivals and total < arrivals[-1][1]:
+        return ((now, total),)
+    recent = tuple(each for each in arrivals if each[0] >= now - COUNTED)
+    return (*recent, (now, total))
+
+
+def _with_starts(history: History, pool: Iterable[Replica]) -> History:
+    starting = frozenset(each.id for each in pool if each.stage is Stage.STARTING)
+    if starting == history.starting:
+        return history
+    took = [each.age for each in pool if each.stage is Stage.READY and each.id in history.starting]
+    starts = (*history.starts, *took)[-STARTS:]
+    return replace(history, starting=starting, starts=starts)

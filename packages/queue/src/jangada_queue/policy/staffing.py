@@ -1,0 +1,107 @@
+"""How many slots a load needs: queueing theory, no more of it than helps.
+
+- Jobs that come at random to `c` slots wait longer than `t` with the probability that Erlang's C
+  formula gives (Erlang, 1917; here by the recursion for his B formula). Above `EXACT` erlangs it is
+  that of Halfin and Whitt (Operations Research 29, 1981), which differs by less than 2 % there.
+- Service times that aren't exponential scale the time that one waits by (1 + their squared
+  coefficient of variation) / 2 (Allen and Cunneen; Whitt, Production and Operations Management 2,
+  1993).
+- Jobs that wait already are a fluid: `c` slots start `c * (1 + t / s)` jobs within `t`, less those
+  that run now.
+- Jobs that run far longer than their kind are neither: each keeps a slot.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final, NamedTuple
+
+EXACT: Final = 100.0
+FULLEST: Final = 0.95
+"""No more of the slots may be busy on average: beyond it waits explode with the least error."""
+
+STEADY: Final = NormalDist()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is asked of the slots. Times are in seconds, rates per second.
+
+    `service` is the mean time that a job takes, `variation` its squared coefficient of variation;
+    `running` are jobs in slots, `stuck` those that run far longer than usual, beside them.
+    `backlog` is to start within `horizon`; new ones come at `rate` and are to start `within`.
+    """
+
+    rate: float
+    service: float
+    variation: float
+    running: float
+    stuck: int
+    backlog: float
+    horizon: float
+    within: float
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """How many jobs may be late (0 to 1), for how much more load than there is (1 is none)."""
+
+    late: float
+    more: float
+
+
+class Need(NamedTuple):
+    """The slots that each part of a load needs; those for `stream` and `backlog` overlap."""
+
+    stuck: int
+    stream: float
+    backlog: float
+
+    @property
+    def slots(self) -> float:
+        return self.stuck + max(self.stream, self.backlog)
+
+
+def needs(load: Load, aim: Aim) -> Need:
+    """The least slots that serve it. They grow with each part of the load."""
+    stream = _for_stream(load, aim) if load.rate > 0 else 0.0
+    return Need(load.stuck, stream, _for_backlog(load, aim))
+
+
+def _for_backlog(load: Load, aim: Aim) -> float:
+    """As many as start the backlog within the horizon, beside what comes and what runs."""
+    starts = load.running + (load.backlog + load.rate * load.horizon) * aim.more
+    return starts / (1 + load.horizon / load.service)
+
+
+def _for_stream(load: Load, aim: Aim) -> float:
+    """As many as let so few jobs wait for longer than they may."""
+    erlangs = load.rate * load.service * aim.more
+    if erlangs > EXACT:
+        return _many(erlangs, load, aim.late)
+    blocked, slots = 1.0, 0
+    while True:
+        slots += 1
+        blocked = erlangs * blocked / (slots + erlangs * blocked)
+        if slots * FULLEST < erlangs:
+            continue
+        waits = slots * blocked / (slots - erlangs * (1 - blocked))
+        if waits * _outlast(slots - erlangs, load) <= aim.late:
+            return slots
+
+
+def _outlast(spare: float, load: Load) -> float:
+    """The part of those who wait at all that waits for longer than it may."""
+    return math.exp(-2 * spare * load.within / (load.service * (1 + load.variation)))
+
+
+def _many(erlangs: float, load: Load, late: float) -> float:
+    """The square-root rule: `erlangs + quality * sqrt(erlangs)`, by bisection over the quality."""
+    root = math.sqrt(erlangs)
+    lowest, highest = 0.0, 5.0
+    for _ in range(20):
+        quality = (lowest + highest) / 2
+        waits = 1 / (1 + quality * STEADY.cdf(quality) / STEADY.pdf(quality))
+        is_enough = waits * _outlast(quality * root, load) <= late
+        lowest, highest = (lowest, quality) if is_enough else (quality, highest)
+    return max(erlangs + highest * root, erlangs / FULLEST)
