@@ -127,7 +127,7 @@ def _sized(case: _Case, signals: Signals) -> Decision:
     enough = max(least, _replicas(needs(demand.load, ENOUGH).slots, case.crew))
     history = needed(case.history, wish, case.now, _after(case))
     case = replace(case, history=history)
-    is_short = enough > case.crew.size
+    is_short = enough > case.crew.size and not demand.is_learning
     found = _enlarged(case, wish, ample, demand) if is_short else _kept(case, wish)
     inputs = _inputs(case, signals, demand, ample)
     found = replace(_within_limits(case, found), inputs=inputs)

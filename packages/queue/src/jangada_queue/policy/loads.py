@@ -64,11 +64,13 @@ def crew_of(observation: Observation, wanted: Wanted) -> Crew:
 class Demand(NamedTuple):
     """What the slots will be asked for when replicas could be there that are started now.
 
-    `due` is how many jobs will have fallen due by then.
+    `due` is how many jobs will have fallen due by then. While `is_learning` nobody can tell how
+    long jobs take, and the first ones that will show it haven't run for long enough.
     """
 
     load: Load
     due: float
+    is_learning: bool
 
 
 def demand_of(
@@ -76,39 +78,65 @@ def demand_of(
 ) -> Demand:
     within = wanted.start_within.total_seconds()
     lead = max(SHORTEST, history.start_seconds)
-    mean = history.service.mean() or UNKNOWN_SERVICE
-    is_stuck_after = max(within, STUCK * mean)
-    service, variation = _usual(history.service, is_stuck_after)
-    stuck = sum(
-        each.seconds > is_stuck_after for replica in crew.serving for each in replica.running
-    )
-    leaving = sum(each.held for each in crew.draining)
-    running = max(0, signals.in_flight - leaving - stuck)
+    pace = _pace_of(history.service, crew, within)
     rate = history.arrival_rate(signals, now)
     if rate * wanted.scale_down.after.total_seconds() < A_STREAM:
         rate = 0.0
     due = _due_within(signals.due_soon, lead)
-    started = sum(_can_start(each, crew.slots, lead, service) for each in crew.serving)
-    started += crew.missing * crew.slots
-    backlog = signals.backlog + max(rate * lead, due) + running + stuck - started
+    leaving = sum(each.held for each in crew.draining)
+    running = max(0, signals.in_flight - leaving - pace.stuck)
+    asking = running + signals.backlog + max(rate * lead, due)
+    room = _room(crew, pace, lead)
     load = Load(
         rate=rate,
-        service=service,
-        variation=variation,
-        running=running,
-        stuck=stuck,
-        backlog=max(0.0, backlog),
+        service=pace.service,
+        variation=pace.variation,
+        running=min(asking, room.slots),
+        stuck=pace.stuck,
+        backlog=max(0.0, asking - room.starts),
         horizon=max(within - lead, lead, SHORTEST),
         within=within,
+        ahead=lead + within,
     )
-    return Demand(load, due)
+    is_learning = pace.is_unknown and crew.size > 0 and pace.service <= UNKNOWN_SERVICE
+    return Demand(load, due, is_learning)
 
 
-def _usual(times: ServiceTimes, limit: float) -> tuple[float, float]:
-    """Mean and variation of the times that jobs spend before they count as stuck."""
-    if not times.count:
-        return UNKNOWN_SERVICE, 1.0
-    return times.capped(limit)
+class _Pace(NamedTuple):
+    """How long jobs take, but for those that are stuck."""
+
+    service: float
+    variation: float
+    stuck: int
+    is_unknown: bool = False
+
+
+def _pace_of(times: ServiceTimes, crew: Crew, within: float) -> _Pace:
+    ages = [each.seconds for replica in crew.serving for each in replica.running]
+    mean = times.mean()
+    if mean is None:
+        return _Pace(max(UNKNOWN_SERVICE, *ages, 0.0), 1.0, 0, is_unknown=True)
+    limit = max(within, STUCK * mean)
+    return _Pace(*times.capped(limit), sum(age > limit for age in ages))
+
+
+class _Room(NamedTuple):
+    """The slots that there are, and how many jobs can start in them within the lead.
+
+    Those that run now are among the latter, those that are stuck are in neither.
+    """
+
+    slots: float
+    starts: float
+
+
+def _room(crew: Crew, pace: _Pace, lead: float) -> _Room:
+    slots, turns = crew.missing * crew.slots - pace.stuck, -pace.stuck * lead
+    for each in crew.serving:
+        has = each.slots or crew.slots
+        slots += has
+        turns += has * (min(each.age, lead) if each.stage is Stage.STARTING else lead)
+    return _Room(max(0.0, slots), max(0.0, slots + turns / pace.service))
 
 
 def _due_within(due_soon: Sequence[tuple[float, int]], seconds: float) -> float:
@@ -119,10 +147,3 @@ def _due_within(due_soon: Sequence[tuple[float, int]], seconds: float) -> float:
             return counted + (count - counted) * (seconds - before) / (horizon - before)
         before, counted = horizon, count
     return counted
-
-
-def _can_start(replica: Replica, slots: float, lead: float, service: float) -> float:
-    """How many jobs it has slots for within the lead, those that it runs now included."""
-    if replica.stage is Stage.STARTING:
-        return slots * (1 + min(replica.age, lead) / service)
-    return (replica.slots or slots) * (1 + lead / service)

@@ -30,6 +30,7 @@ class Load:
     `service` is the mean time that a job takes, `variation` its squared coefficient of variation;
     `running` are jobs in slots, `stuck` those that run far longer than usual, beside them.
     `backlog` is to start within `horizon`; new ones come at `rate` and are to start `within`.
+    `ahead` is how long what is decided now has to suffice.
     """
 
     rate: float
@@ -40,6 +41,7 @@ class Load:
     backlog: float
     horizon: float
     within: float
+    ahead: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +77,34 @@ def _for_backlog(load: Load, aim: Aim) -> float:
 
 
 def _for_stream(load: Load, aim: Aim) -> float:
-    """As many as let so few jobs wait for longer than they may."""
-    erlangs = load.rate * load.service * aim.more
-    if erlangs > EXACT:
-        return _many(erlangs, load, aim.late)
+    """As many as let so few jobs wait for longer than they may, until the next look at it.
+
+    By then a part of what runs now still does, and new jobs have come: so many are expected, and
+    so much do they vary (an M/G/∞ queue seen after `ahead`, as if times were exponential). What
+    varies by less than chance needs less to spare: Hayward's approximation (Fredericks, Bell
+    System Technical Journal 59, 1980) staffs for `mean / peakedness` erlangs.
+    """
+    stays = math.exp(-load.ahead / load.service)
+    fresh = load.rate * load.service * aim.more * (1 - stays)
+    mean = load.running * stays + fresh
+    peakedness = (load.running * stays * (1 - stays) + fresh) / mean
+    least = mean / (1 - (1 - FULLEST) * (1 - stays))
+    if mean / peakedness > EXACT:
+        return max(least, _many(mean, peakedness, load, aim.late))
+    return max(least, _few(mean, peakedness, load, aim.late))
+
+
+def _few(mean: float, peakedness: float, load: Load, late: float) -> float:
+    erlangs = mean / peakedness
     blocked, slots = 1.0, 0
     while True:
         slots += 1
         blocked = erlangs * blocked / (slots + erlangs * blocked)
-        if slots * FULLEST < erlangs:
+        if slots <= erlangs:
             continue
         waits = slots * blocked / (slots - erlangs * (1 - blocked))
-        if waits * _outlast(slots - erlangs, load) <= aim.late:
-            return slots
+        if waits * _outlast((slots - erlangs) * peakedness, load) <= late:
+            return slots * peakedness
 
 
 def _outlast(spare: float, load: Load) -> float:
@@ -95,13 +112,13 @@ def _outlast(spare: float, load: Load) -> float:
     return math.exp(-2 * spare * load.within / (load.service * (1 + load.variation)))
 
 
-def _many(erlangs: float, load: Load, late: float) -> float:
-    """The square-root rule: `erlangs + quality * sqrt(erlangs)`, by bisection over the quality."""
-    root = math.sqrt(erlangs)
+def _many(mean: float, peakedness: float, load: Load, late: float) -> float:
+    """The square-root rule: `mean + quality * deviation`, by bisection over the quality."""
+    deviation = math.sqrt(mean * peakedness)
     lowest, highest = 0.0, 5.0
     for _ in range(20):
         quality = (lowest + highest) / 2
         waits = 1 / (1 + quality * STEADY.cdf(quality) / STEADY.pdf(quality))
-        is_enough = waits * _outlast(quality * root, load) <= late
+        is_enough = waits * _outlast(quality * deviation, load) <= late
         lowest, highest = (lowest, quality) if is_enough else (quality, highest)
-    return max(erlangs + highest * root, erlangs / FULLEST)
+    return mean + highest * deviation
