@@ -10,7 +10,7 @@ from jangada_queue.policy.draining import bounded, leaving, returning
 from jangada_queue.policy.history import History, needed, observed
 from jangada_queue.policy.loads import Crew, Demand, crew_of, demand_of
 from jangada_queue.policy.observation import Observation, Signals
-from jangada_queue.policy.staffing import Aim, Need, needs
+from jangada_queue.policy.staffing import Aim, Load, Need, needs
 from jangada_queue.policy.wanted import OnDeadline, Wanted
 
 ENOUGH: Final = Aim(late=0.05, more=1.0)
@@ -22,6 +22,13 @@ AMPLE: Final = Aim(late=0.01, more=1.1)
 LOOK_AGAIN: Final = 60.0
 BUSY_PART: Final = 4
 """A quarter of the replicas may drain at once that still run something."""
+
+TOLERANCE: Final = 0.1
+DEVIATIONS: Final = 2.0
+"""A stream's need may differ by a tenth, or by so many standard deviations of its jobs that run."""
+
+PATIENT: Final = 10
+"""So many times longer than usual a size stays that isn't needed, but may be again by chance."""
 
 HAIR: Final = 1e-9
 
@@ -125,10 +132,10 @@ def _sized(case: _Case, signals: Signals) -> Decision:
     least = 1 if signals.backlog or signals.in_flight or demand.due else 0
     wish = max(least, _replicas(ample.slots, case.crew))
     enough = max(least, _replicas(needs(demand.load, ENOUGH).slots, case.crew))
-    history = needed(case.history, wish, case.now, _after(case))
+    history = needed(case.history, wish, case.now, PATIENT * _after(case))
     case = replace(case, history=history)
     is_short = enough > case.crew.size and not demand.is_learning
-    found = _enlarged(case, wish, ample, demand) if is_short else _kept(case, wish)
+    found = _enlarged(case, wish, ample, demand) if is_short else _kept(case, wish, demand.load)
     inputs = _inputs(case, signals, demand, ample)
     found = replace(_within_limits(case, found), inputs=inputs)
     return _grown(case, found) if found.size >= case.crew.size else _shrunk(case, found, signals)
@@ -156,18 +163,37 @@ def _enlarged(case: _Case, wish: int, ample: Need, demand: Demand) -> _Size:
     return _Size(wish, Reason.BACKLOG, f"{text}: {told}.")
 
 
-def _kept(case: _Case, wish: int) -> _Size:
-    """Nobody is missing: whoever wasn't needed for long enough goes."""
-    size, history, after = case.crew.size, case.history, _after(case)
-    highest = max(wish, *(each[1] for each in history.needs))
-    if min(wish, highest) >= size:
+def _kept(case: _Case, wish: int, load: Load) -> _Size:
+    """Nobody is missing: whoever wasn't needed for long enough goes.
+
+    What chance does to a stream of jobs isn't followed down at once: it would be back.
+    """
+    size, after = case.crew.size, _after(case)
+    lately = case.history.most_needed(case.now - after)
+    if wish >= size:
         reason = Reason.STEADY if size else Reason.IDLE
         return _Size(size, reason, f"{size} are enough.")
-    since = history.watched_since
-    if since is not None and case.now - since >= after and highest < size:
-        text = f"No more than {highest} of {size} were needed for {after:.0f} s."
-        return _Size(highest, Reason.SURPLUS, text)
-    return _Size(size, Reason.COOLING, f"{wish} are needed now; {size} were within {after:.0f} s.")
+    chance = _chance(load, case.crew)
+    for most, seconds in ((lately + chance, after), (lately, PATIENT * after)):
+        needed_then = case.history.most_needed(case.now - seconds)
+        if most < size and needed_then < size and _is_watched(case, seconds):
+            text = f"No more than {needed_then} of {size} were needed for {seconds:.0f} s."
+            return _Size(needed_then, Reason.SURPLUS, text)
+    text = f"{wish} are needed now; up to {lately} were within {after:.0f} s."
+    return _Size(size, Reason.COOLING, text)
+
+
+def _chance(load: Load, crew: Crew) -> float:
+    """By how many replicas the need of a steady stream goes up and down by itself."""
+    if not load.rate:
+        return 0.0
+    deviation = math.sqrt(load.rate * load.service)
+    return max(crew.size * TOLERANCE, DEVIATIONS * deviation / crew.slots)
+
+
+def _is_watched(case: _Case, seconds: float) -> bool:
+    since = case.history.watched_since
+    return since is not None and case.now - since >= seconds
 
 
 def _within_limits(case: _Case, found: _Size) -> _Size:
@@ -250,12 +276,14 @@ def _overdue(case: _Case, drain: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _next_check(case: _Case) -> float:
-    """When a floor changes or a size was unneeded for long enough; else within a minute."""
+    """When a floor changes or a size may have been unneeded for long enough; else in a minute."""
     moments = [case.now + LOOK_AGAIN]
     if (floor := case.wanted.floor_changes_at(case.now)) is not None:
         moments.append(floor)
-    if case.history.needs:
-        moments.append(case.history.needs[0][0] + _after(case))
+    since = case.history.watched_since
+    for start in (since, *(at for at, _ in case.history.needs)):
+        if start is not None:
+            moments += [start + _after(case), start + PATIENT * _after(case)]
     return min(moment for moment in moments if moment > case.now)
 
 

@@ -49,6 +49,10 @@ class History:
             return START
         return sorted(self.starts)[math.ceil(0.8 * len(self.starts)) - 1]
 
+    def most_needed(self, since: float) -> int:
+        """The largest size that was needed since then."""
+        return next((size for at, size in self.needs if at >= since), 0)
+
     def arrival_rate(self, signals: Signals, now: float) -> float:
         """Per second: the decayed rate, as far as what was counted lately allows it.
 

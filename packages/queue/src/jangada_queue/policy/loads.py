@@ -13,7 +13,7 @@ from jangada_queue.service_times import ServiceTimes
 UNKNOWN_SERVICE: Final = 1.0
 """Seconds that a job is taken to need before any has ended."""
 
-STUCK: Final = 3.0
+STUCK: Final = 10.0
 """A job that runs for so many times the mean, and longer than the objective, keeps a slot."""
 
 SHORTEST: Final = 1.0
