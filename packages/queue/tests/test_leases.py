@@ -258,7 +258,7 @@ async def test_the_oldest_is_one_that_came_back(client: QueueClient) -> None:
 async def test_statistics_say_how_long_work_takes(client: QueueClient) -> None:
     times = ServiceTimes()
     for seconds in [0.1] * 90 + [2.0] * 10:
-        times.add(seconds)
+        times.add(seconds, "slow" if seconds > 1 else "a:count")
     await observe(client, QUEUE, times)
     await observe(client, QUEUE, times)
     (stats,) = await queue_stats(client, [QUEUE])
@@ -267,12 +267,14 @@ async def test_statistics_say_how_long_work_takes(client: QueueClient) -> None:
     assert stats.service_p95_seconds is not None
     assert 2.0 <= stats.service_p95_seconds <= 2.4
     assert stats.completion_per_second == pytest.approx(200 / 60, rel=0.05)
+    assert stats.service.means() == pytest.approx({"slow": 2.0, "a:count": 0.1})
+    assert stats.service.capped(1.0)[0] == pytest.approx(0.19, rel=0.1)
 
 
 async def test_service_times_are_those_of_two_generations(client: QueueClient) -> None:
     slow, fast = ServiceTimes(), ServiceTimes()
-    slow.add(100.0)
-    fast.add(1.0)
+    slow.add(100.0, "a")
+    fast.add(1.0, "a")
     await observe(client, QUEUE, slow)
     key = f"{client.keys(QUEUE).base}:service"
     for _ in range(2):

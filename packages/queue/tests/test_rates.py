@@ -50,9 +50,9 @@ def test_no_times_have_neither_mean_nor_quantile() -> None:
 
 def test_merged_times_are_those_of_both() -> None:
     some, more = ServiceTimes(), ServiceTimes()
-    some.add(1.0)
-    more.add(3.0)
-    more.add(3.0)
+    some.add(1.0, "a")
+    more.add(3.0, "a")
+    more.add(3.0, "a")
     some.merge(more)
     assert (some.count, some.mean()) == (3, pytest.approx(7 / 3))
     assert some.quantile(0.3) == pytest.approx(1.0, rel=0.2)

@@ -27,7 +27,7 @@ class Version:
         return f"{self.major}.{self.minor}"
 
 
-PROTOCOL: Final = Version(1, 1)
+PROTOCOL: Final = Version(1, 2)
 
 
 @dataclass(frozen=True, slots=True)

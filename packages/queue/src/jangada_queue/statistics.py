@@ -29,6 +29,7 @@ class Upstream(msgspec.Struct, frozen=True):
     due_60s: int
     enqueued_total: int
     arrival_per_second: float = 0.0
+    due_10s: int = 0
 
 
 class QueueStats(msgspec.Struct, frozen=True):
@@ -37,7 +38,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     Rates are decayed over a minute; service times are those of the last five to ten minutes in
     which work was completed, None before any was. `oldest_wait_seconds` is that of the oldest
     published message that waits, or of what waits upstream when that is older; None when nothing
-    waits.
+    waits. `due_10s` and `due_60s` are the delayed messages that are due by then, `due` included.
     """
 
     queue: str
@@ -45,6 +46,8 @@ class QueueStats(msgspec.Struct, frozen=True):
     claimed: int
     delayed: int
     due: int
+    due_10s: int
+    due_60s: int
     dead: int
     window: int
     parked: dict[str, int]
@@ -57,6 +60,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     completion_per_second: float
     service_mean_seconds: float | None
     service_p95_seconds: float | None
+    service: ServiceTimes
     upstream: Upstream | None
     upstream_age_seconds: float | None
     workers: list[WorkerReport]
@@ -112,7 +116,7 @@ def _live(beats: Sequence[Any]) -> list[WorkerReport]:
 
 def _decode(queue: str, reply: Sequence[Any]) -> QueueStats:
     depth, parked, counters, figures, age, waits, rates, service, previous, *beats = reply
-    waiting, claimed, window, delayed, due, dead = depth
+    waiting, claimed, window, delayed, due, due_10s, due_60s, dead = depth
     totals: Mapping[str, int] = _pairs(counters)
     upstream = _tolerant(figures, Upstream) if figures else None
     arrived, completed = (float(rate) for rate in rates)
@@ -123,6 +127,8 @@ def _decode(queue: str, reply: Sequence[Any]) -> QueueStats:
         claimed=claimed,
         delayed=delayed,
         due=due,
+        due_10s=due_10s,
+        due_60s=due_60s,
         dead=dead,
         window=window,
         parked=_pairs(parked),
@@ -135,6 +141,7 @@ def _decode(queue: str, reply: Sequence[Any]) -> QueueStats:
         completion_per_second=completed,
         service_mean_seconds=times.mean(),
         service_p95_seconds=times.quantile(0.95),
+        service=times,
         upstream=upstream,
         upstream_age_seconds=None if age < 0 else age / 1000,
         workers=_live(beats),

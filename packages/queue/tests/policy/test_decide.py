@@ -24,16 +24,16 @@ QUIET = Signals(backlog=0, in_flight=0, arrived=0, arrival_rate=0.0)
 def taking(*seconds: float) -> ServiceTimes:
     times = ServiceTimes()
     for each in seconds:
-        times.add(each)
+        times.add(each, "job")
     return times
 
 
-def ready(number: int, *running: float, **more: Any) -> Seen:
+def ready(number: int, *running: float, **more: Any) -> Seen:  # noqa: ANN401 - Seen's own
     given = {"stage": Stage.READY, "age": 1000.0, "slots": 10, "held": len(running), **more}
     return Seen(id=f"r{number}", running=[Running("job", each) for each in running], **given)
 
 
-def seen(*pool: Seen, signals: Signals | None = QUIET, **more: Any) -> Observation:
+def seen(*pool: Seen, signals: Signals | None = QUIET, **more: Any) -> Observation:  # noqa: ANN401 - Observation's own
     return Observation(**{"replicas": len(pool), "pool": pool, "signals": signals, **more})
 
 
@@ -138,6 +138,19 @@ def test_a_paused_pool_stays_and_nobody_drains() -> None:
     pool = seen(ready(1), ready(2, stage=Stage.DRAINING), signals=replace(QUIET, backlog=999))
     found = settled(replace(WANTED, is_paused=True), pool)
     assert (found.size, found.replicas, found.undrain) == (1, 2, ("r2",))
+
+
+def test_jobs_that_wait_beside_idle_slots_start_nobody() -> None:
+    """A limit on their kind holds them back, for example."""
+    pool = [ready(1, 1.0), ready(2)]
+    waits = replace(QUIET, backlog=5000, in_flight=1, arrived=5000, service=taking(1.0))
+    at_first = decide(WANTED, seen(*pool, signals=waits), History(), NOW)
+    assert at_first.size > 2
+    later = settled(WANTED, seen(*pool, signals=waits), seconds=11)
+    assert later.size == 2
+    assert "5000 wait beside idle slots" in later.message
+    busy = seen(ready(1, *[1.0] * 9), ready(2, *[1.0] * 9), signals=replace(waits, in_flight=18))
+    assert settled(WANTED, busy, seconds=11).size > 2
 
 
 def test_those_that_drain_come_back_before_others_start() -> None:
@@ -245,7 +258,7 @@ def test_the_next_check_is_when_a_floor_begins() -> None:
     ],
 )
 def test_what_cannot_be_wanted_is_refused(wrong: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match="must|needs"):
+    with pytest.raises(ValueError, match=r"must|needs"):
         wrong()
 
 
@@ -343,9 +356,7 @@ def test_a_constant_load_is_served_by_a_constant_pool(
             arrival_rate=rate,
             service=taking(service),
         )
-        pool = [
-            ready(number, slots=slots, held=running // max(1, size)) for number in range(size)
-        ]
+        pool = [ready(number, slots=slots, held=running // max(1, size)) for number in range(size)]
         found = decide(wanted, seen(*pool, signals=signals), history, NOW + second)
         history, size = found.history, found.size
         sizes.append(size)

@@ -106,10 +106,12 @@ LOADS = st.builds(
 AIMS = st.builds(Aim, late=st.floats(0.001, 0.5), more=st.floats(1, 2))
 
 
-@given(LOADS, AIMS, st.floats(0, 1e5), st.floats(0, 1000), st.integers(0, 50))
-def test_more_load_never_needs_less(
-    load: Load, aim: Aim, backlog: float, rate: float, stuck: int
-) -> None:
+GROWTH = st.tuples(st.floats(0, 1e5), st.floats(0, 1000), st.integers(0, 50))
+
+
+@given(LOADS, AIMS, GROWTH)
+def test_more_load_never_needs_less(load: Load, aim: Aim, growth: tuple[float, float, int]) -> None:
+    backlog, rate, stuck = growth
     before = needs(load, aim).slots
     assert math.isfinite(before)
     almost = before * (1 - 1e-5)

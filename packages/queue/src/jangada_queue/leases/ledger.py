@@ -207,7 +207,7 @@ class Ledger:
 
     def _settle(self, delivery: Delivery, *, counts: bool) -> None:
         if delivery.ending is Ending.ACKNOWLEDGED and counts:
-            self._completed[delivery.claim.queue].add(delivery.seconds)
+            self._completed[delivery.claim.queue].add(delivery.seconds, delivery.claim.kind)
         if delivery.settled is not None and not delivery.settled.done():
             delivery.settled.set_result(counts)
         self._forget(delivery)

@@ -1,6 +1,7 @@
 -- needs rates
 -- Completions: their rate, and the distribution of service times over the last five to ten minutes of work.
--- ARGV: completed, sum of milliseconds, then bucket, count for each bucket that was hit
+-- ARGV: completed, sum of milliseconds, number of kinds, then kind, completed, sum of milliseconds for each kind, then
+-- bucket, count for each bucket that was hit
 local GENERATION = 300000
 local service, previous = key('service'), key('service:previous')
 local now = milliseconds()
@@ -13,7 +14,13 @@ if not began or math.abs(now - began) > GENERATION then
 end
 redis.call('HINCRBY', service, 'count', ARGV[1])
 redis.call('HINCRBY', service, 'sum', ARGV[2])
-for position = 3, #ARGV, 2 do
+local buckets = 4 + 3 * ARGV[3]
+for position = 4, buckets - 1, 3 do
+    local kind = 'kind:' .. ARGV[position]
+    redis.call('HINCRBY', service, kind .. ':count', ARGV[position + 1])
+    redis.call('HINCRBY', service, kind .. ':sum', ARGV[position + 2])
+end
+for position = buckets, #ARGV, 2 do
     redis.call('HINCRBY', service, ARGV[position], ARGV[position + 1])
 end
 count_in('completed', tonumber(ARGV[1]))

@@ -1,6 +1,6 @@
 -- needs rates
 -- Everything that is known of a queue.
--- Returns: {waiting, claimed, window, delayed, due, dead}, parked kinds (flat), the counters (flat), the upstream
+-- Returns: {waiting, claimed, window, delayed, due, due within 10 s, within 60 s, dead}, parked kinds (flat), the counters (flat), the upstream
 -- figures or '', their age in milliseconds or -1, milliseconds that the oldest waits or -1, {arrived, completed} per
 -- second, service times of two generations (flat), then {report, age in milliseconds} for each worker
 local now = milliseconds()
@@ -35,10 +35,14 @@ local function rate_of(name)
     return string.format('%.9g', decayed(found[1], found[2], now))
 end
 
+local function due_by(moment)
+    return redis.call('ZCOUNT', key('delayed'), '-inf', moment)
+end
+
 local upstream = redis.call('HMGET', key('upstream'), 'figures', 'at')
 local reply = {
     {waiting, claimed, redis.call('SCARD', key('window')), redis.call('ZCARD', key('delayed')),
-        redis.call('ZCOUNT', key('delayed'), '-inf', now), redis.call('XLEN', key('dead'))},
+        due_by(now), due_by(now + 10000), due_by(now + 60000), redis.call('XLEN', key('dead'))},
     parked,
     redis.call('HGETALL', key('counters')),
     upstream[1] or '',

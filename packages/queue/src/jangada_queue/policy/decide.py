@@ -136,6 +136,9 @@ def _sized(case: _Case, signals: Signals) -> Decision:
     case = replace(case, history=history)
     is_short = enough > case.crew.size and not demand.is_learning
     found = _enlarged(case, wish, ample, demand) if is_short else _kept(case, wish, demand.load)
+    if demand.held_back:
+        text = f"{demand.held_back} wait beside idle slots: for a limit, or who knows their kind."
+        found = replace(found, message=f"{found.message} {text}")
     inputs = _inputs(case, signals, demand, ample)
     found = replace(_within_limits(case, found), inputs=inputs)
     return _grown(case, found) if found.size >= case.crew.size else _shrunk(case, found, signals)
@@ -296,6 +299,7 @@ def _inputs(case: _Case, signals: Signals, demand: Demand, need: Need) -> Mappin
         "service_variation": load.variation,
         "backlog": signals.backlog,
         "backlog_expected": load.backlog,
+        "held_back": demand.held_back,
         "in_flight": signals.in_flight,
         "stuck": load.stuck,
         "due_soon": demand.due,

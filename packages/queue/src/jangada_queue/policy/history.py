@@ -42,6 +42,9 @@ class History:
     service: ServiceTimes = field(default_factory=ServiceTimes)
     """The last that were known: queues forget theirs after ten minutes."""
 
+    idle_since: float | None = None
+    """Since when jobs wait though at least half of the slots are free."""
+
     @property
     def start_seconds(self) -> float:
         """How long a replica takes to start: four of five of the last ones took no longer."""
@@ -67,12 +70,13 @@ def observed(history: History, observation: Observation, now: float) -> History:
     signals = observation.signals
     seen = _with_starts(history, observation.pool)
     if signals is None:
-        return replace(seen, needs=(), watched_since=None, arrivals=())
+        return replace(seen, needs=(), watched_since=None, arrivals=(), idle_since=None)
     known = signals.service if signals.service.count else seen.service
     return replace(
         seen,
         watched_since=now if seen.watched_since is None else seen.watched_since,
         arrivals=_with_arrivals(seen.arrivals, signals.arrived, now),
+        idle_since=_idle_since(seen, signals, observation.pool, now),
         service=known,
     )
 
@@ -114,6 +118,18 @@ def _with_arrivals(arrivals: Seen, total: int, now: float) -> Seen:
         return ((now, total),)
     recent = tuple(each for each in arrivals if each[0] >= now - COUNTED)
     return (*recent, (now, total))
+
+
+def _idle_since(
+    history: History, signals: Signals, pool: Iterable[Replica], now: float
+) -> float | None:
+    slots = held = 0
+    for each in pool:
+        if each.stage is Stage.READY:
+            slots, held = slots + each.slots, held + each.held
+    if not signals.backlog or not slots or 2 * held > slots:
+        return None
+    return now if history.idle_since is None else history.idle_since
 
 
 def _with_starts(history: History, pool: Iterable[Replica]) -> History:

@@ -22,6 +22,9 @@ SHORTEST: Final = 1.0
 A_STREAM: Final = 1.0
 """Jobs that come more rarely than one in `scale_down.after` are no reason to keep a replica."""
 
+HELD_BACK: Final = 10.0
+"""Jobs that wait for so many seconds beside idle slots aren't waiting for slots."""
+
 SHARED: Final = frozenset({Stage.STARTING, Stage.READY})
 
 
@@ -64,12 +67,15 @@ def crew_of(observation: Observation, wanted: Wanted) -> Crew:
 class Demand(NamedTuple):
     """What the slots will be asked for when replicas could be there that are started now.
 
-    `due` is how many jobs will have fallen due by then. While `is_learning` nobody can tell how
-    long jobs take, and the first ones that will show it haven't run for long enough.
+    `due` is how many jobs will have fallen due by then; `held_back` are those that wait for
+    something else than slots: a limit of their kind, or a worker that knows them. While
+    `is_learning` nobody can tell how long jobs take, and the first ones that will show it haven't
+    run for long enough.
     """
 
     load: Load
     due: float
+    held_back: int
     is_learning: bool
 
 
@@ -85,7 +91,8 @@ def demand_of(
     due = _due_within(signals.due_soon, lead)
     leaving = sum(each.held for each in crew.draining)
     running = max(0, signals.in_flight - leaving - pace.stuck)
-    asking = running + signals.backlog + max(rate * lead, due)
+    held_back = signals.backlog if _is_held_back(history, now) else 0
+    asking = running + signals.backlog - held_back + max(rate * lead, due)
     room = _room(crew, pace, lead)
     load = Load(
         rate=rate,
@@ -99,7 +106,11 @@ def demand_of(
         ahead=lead + within,
     )
     is_learning = pace.is_unknown and crew.size > 0 and pace.service <= UNKNOWN_SERVICE
-    return Demand(load, due, is_learning)
+    return Demand(load, due, held_back, is_learning)
+
+
+def _is_held_back(history: History, now: float) -> bool:
+    return history.idle_since is not None and now - history.idle_since >= HELD_BACK
 
 
 class _Pace(NamedTuple):

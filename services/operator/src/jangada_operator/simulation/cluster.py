@@ -250,7 +250,7 @@ class Cluster:
     def _done(self, pod: Pod, job: int) -> None:
         seconds = self.now - pod.jobs.pop(job)
         self.in_flight -= 1
-        self.services[0].add(seconds)
+        self.services[0].add(seconds, KIND)
         self._known = None
         if pod.stage is Stage.READY:
             self._offer(pod, 1)

@@ -166,7 +166,8 @@ class Supervisor:
         for ended in news.ended:
             self._metrics.observe(ended)
             if ended.outcome != "lease_lost":
-                self._completed.setdefault(ended.queue, ServiceTimes()).add(ended.seconds)
+                times = self._completed.setdefault(ended.queue, ServiceTimes())
+                times.add(ended.seconds, ended.kind)
 
     def _give_up(self) -> None:
         """End in order; whoever started this worker starts another one."""

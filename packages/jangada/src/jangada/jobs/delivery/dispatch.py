@@ -113,11 +113,18 @@ _UPSTREAM: Final[LiteralString] = """
         (SELECT count(*) FROM jobs WHERE queue = %(queue)s AND state = 'running') AS running,
         coalesce(extract(epoch FROM clock_timestamp() - least(counted.oldest, heads.oldest)), 0)
             AS oldest_wait_seconds,
-        (SELECT count(*) FROM (SELECT 1 FROM jobs
-         WHERE queue = %(queue)s AND state IN ('scheduled', 'retryable')
-            AND scheduled_at <= (SELECT clock_timestamp() + interval '60 seconds')
-         LIMIT %(most)s) counted) AS due_60s
-    FROM counted CROSS JOIN heads
+        due.within_10s, due.within_60s
+    FROM counted CROSS JOIN heads CROSS JOIN (
+        SELECT count(*) AS within_60s,
+            count(*) FILTER (WHERE scheduled_at <= clock_timestamp() + interval '10 seconds')
+                AS within_10s
+        FROM (
+            SELECT scheduled_at FROM jobs
+            WHERE queue = %(queue)s AND state IN ('scheduled', 'retryable')
+                AND scheduled_at <= (SELECT clock_timestamp() + interval '60 seconds')
+            ORDER BY scheduled_at LIMIT %(most)s
+        ) soonest
+    ) due
 """
 
 
@@ -263,11 +270,12 @@ async def upstream(
     async with indexed_scope(connection, "dispatch"):
         parameters = {"queue": queue, "most": COUNTED_UP_TO, "lanes": WALKED_LANES}
         (row,) = await (await connection.execute(_UPSTREAM, parameters)).fetchall()
-    available, running, oldest_wait, due = row
+    available, running, oldest_wait, due_10s, due_60s = row
     return Upstream(
         available=available,
         running=running,
         oldest_wait_seconds=float(oldest_wait),
-        due_60s=due,
+        due_10s=due_10s,
+        due_60s=due_60s,
         enqueued_total=published_total + max(0, available - window),
     )
