@@ -1,0 +1,139 @@
+"""The operator as a process: watches, the leader's lease, the loop, and the port beside them."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+import kopf
+
+from jangada_operator.kube import Kube, KubeError, find_login
+from jangada_operator.leader import Leadership
+from jangada_operator.management import serve
+from jangada_operator.operating import Operator
+from jangada_operator.watching import Cluster, watch
+from jangada_operator.workerpool.spec import API_VERSION, PLURAL
+
+PRUNE_EVERY: Final = 60.0
+WATCH_TIMEOUT: Final = 300
+"""Seconds after which a watch begins anew, should it have fallen silent."""
+
+CRD_WAIT: Final = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How an operator runs. No `namespaces` means all of them."""
+
+    namespaces: Sequence[str]
+    lease_namespace: str
+    lease_name: str = "jangada-operator"
+    host: str = "0.0.0.0"  # noqa: S104 - a pod's own port, which a NetworkPolicy guards
+    port: int = 8081
+
+
+async def run(options: Options) -> None:
+    """Run until SIGTERM or SIGINT. Raises `KubeError` where there is no API to talk to."""
+    stop, watching = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Kube.open(find_login) as kube:
+        if not await _definition_is_there(kube, stop):
+            return
+        identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{uuid4().hex[:8]}"
+        leadership = Leadership(kube, options.lease_namespace, options.lease_name, identity)
+        operator = Operator(kube, Cluster(), leadership)
+        async with serve(operator, watching.is_set, options.host, options.port) as port:
+            log.info("%s listens on port %d", identity, port)
+            await _work(operator, options, stop, watching)
+            await leadership.give_up()
+        await operator.brokers.close()
+
+
+async def _definition_is_there(kube: Kube, stop: asyncio.Event) -> bool:
+    """Wait for the WorkerPool definition; false when we are to stop before."""
+    is_told = False
+    while not stop.is_set():
+        try:
+            found = await kube.get(f"/apis/{API_VERSION}")
+            if any(each["name"] == PLURAL for each in found["resources"]):
+                return True
+        except KubeError as error:
+            log.warning("the definition of WorkerPool can't be looked for: %s", error)
+        if not is_told:
+            log.warning("waiting for the definition of WorkerPool: apply the CRD")
+            is_told = True
+        await asyncio.wait([asyncio.create_task(stop.wait())], timeout=CRD_WAIT)
+    return False
+
+
+async def _work(
+    operator: Operator, options: Options, stop: asyncio.Event, watching: asyncio.Event
+) -> None:
+    """All loops, until one of them ends or we are to stop."""
+
+    async def follow() -> None:
+        await watching.wait()
+        await operator.run()
+
+    tasks = [
+        asyncio.create_task(work, name=name)
+        for name, work in {
+            "stop": stop.wait(),
+            "leader": operator.leadership.run(),
+            "pools": follow(),
+            "prune": _prune(operator, options.namespaces),
+            "watches": _watch(operator.cluster, options, watching),
+        }.items()
+    ]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in done:
+        task.result()
+
+
+async def _watch(cluster: Cluster, options: Options, watching: asyncio.Event) -> None:
+    registry = watch(cluster)
+
+    async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf's own
+        return find_login()
+
+    kopf.on.login(registry=registry)(login)
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = WATCH_TIMEOUT
+    settings.watching.client_timeout = WATCH_TIMEOUT + 10
+    await kopf.operator(
+        registry=registry,
+        settings=settings,
+        standalone=True,
+        clusterwide=not options.namespaces,
+        namespaces=options.namespaces,
+        ready_flag=watching,
+    )
+
+
+async def _prune(operator: Operator, namespaces: Sequence[str]) -> None:
+    """Forget pods that went away while nobody listened."""
+    paths = [f"/api/v1/namespaces/{each}/pods" for each in namespaces] or ["/api/v1/pods"]
+    while True:
+        await asyncio.sleep(PRUNE_EVERY)
+        known = {uid for pods in operator.cluster.pods.values() for uid in pods}
+        try:
+            there = {uid for path in paths for uid in await operator.kube.uids(path)}
+        except KubeError as error:
+            log.warning("pods can't be listed: %s", error)
+            continue
+        operator.cluster.forget_pods(known - there)

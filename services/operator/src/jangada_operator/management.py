@@ -1,0 +1,64 @@
+"""The operator's own port: whether it lives, whether it works, and its figures."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from jangada_operator.metrics import PoolMetrics
+from jangada_operator.operating import Operator
+
+STUCK: Final = 60.0
+"""Seconds without a look at the pools after which the process isn't alive."""
+
+ENCODING: Final = CONTENT_TYPE_LATEST
+
+
+@asynccontextmanager
+async def serve(
+    operator: Operator, is_watching: Callable[[], bool], host: str, port: int
+) -> AsyncIterator[int]:
+    """Answer for as long as the block runs; gives the port, which was chosen where 0 was asked."""
+    registry = CollectorRegistry()
+    registry.register(PoolMetrics(operator))
+    began = time.monotonic()
+
+    async def live(_: web.Request) -> web.Response:
+        silent = time.monotonic() - max(operator.looked_at, began)
+        return _answer(silent < STUCK, f"The pools were last looked at {silent:.0f} s ago.")
+
+    async def ready(_: web.Request) -> web.Response:
+        return _answer(is_watching(), "The cluster hasn't been listed yet.")
+
+    async def metrics(_: web.Request) -> web.Response:
+        body = generate_latest(registry)
+        return web.Response(body=body, headers={"Content-Type": ENCODING})
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/health/live", live),
+            web.get("/health/ready", ready),
+            web.get("/health/startup", ready),
+            web.get("/metrics", metrics),
+        ]
+    )
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def _answer(is_well: bool, why: str) -> web.Response:
+    if is_well:
+        return web.json_response({"status": "ok"})
+    body = {"status": "failed", "reasons": [why]}
+    return web.json_response(body, status=HTTPStatus.SERVICE_UNAVAILABLE)

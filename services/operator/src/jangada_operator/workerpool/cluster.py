@@ -1,0 +1,166 @@
+"""What is known of Deployments, ReplicaSets and pods: the few fields that decide something.
+
+The rest of each object is forgotten as it comes in: a cluster has many pods, and they are large.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+REVISION: Final = "deployment.kubernetes.io/revision"
+LOWEST_COST: Final = -1000
+"""What a pod costs that is to be deleted; others cost nothing, or what their owner says."""
+
+PHASES: Final = {"Pending": 0, "Unknown": 1, "Running": 2}
+ENDED: Final = frozenset({"Succeeded", "Failed"})
+
+type Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A pod that a ReplicaSet owns."""
+
+    name: str
+    uid: str
+    owner: str
+    created: float
+    is_assigned: bool
+    phase: str
+    is_ready: bool
+    cost: int
+    is_deleted: bool
+
+    @property
+    def is_active(self) -> bool:
+        """Whether its ReplicaSet counts it."""
+        return self.phase not in ENDED and not self.is_deleted
+
+    @property
+    def rank(self) -> tuple[bool, int, bool, int]:
+        """Whom a ReplicaSet deletes first, as far as it is sure: the lowest.
+
+        `ActivePodsWithRanks.Less` of Kubernetes' `pkg/controller/controller_utils.go`, 1.32 to
+        1.36; what it compares afterwards (neighbours, ages) isn't ours to arrange.
+        """
+        return self.is_assigned, PHASES.get(self.phase, 2), self.is_ready, self.cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSet:
+    """One generation of a Deployment's pods."""
+
+    name: str
+    uid: str
+    owner: str
+    revision: int
+    replicas: int
+    counted: int
+    """How many pods it has by its own count."""
+    is_observed: bool
+    generation: int
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has done what it was told."""
+        return self.is_observed and self.counted == self.replicas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What a pool scales."""
+
+    name: str
+    uid: str
+    replicas: int
+    is_rolled_out: bool
+    is_overdue: bool
+    """A rollout that is past its progress deadline."""
+    grace: float
+    """How long a pod may take to end, in seconds."""
+
+
+def read_pod(body: Body) -> Pod | None:
+    """None for a pod that no ReplicaSet owns."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    owner = _controller(metadata, "ReplicaSet")
+    if owner is None:
+        return None
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner=owner,
+        created=_seconds(metadata["creationTimestamp"]),
+        is_assigned=bool((body.get("spec") or {}).get("nodeName")),
+        phase=status.get("phase", "Pending"),
+        is_ready=_condition(status, "Ready") == "True",
+        cost=_number((metadata.get("annotations") or {}).get(COST)),
+        is_deleted="deletionTimestamp" in metadata,
+    )
+
+
+def read_replica_set(body: Body) -> ReplicaSet | None:
+    """None for one that no Deployment owns."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    owner = _controller(metadata, "Deployment")
+    if owner is None:
+        return None
+    return ReplicaSet(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner=owner,
+        revision=_number((metadata.get("annotations") or {}).get(REVISION)),
+        replicas=body["spec"].get("replicas", 1),
+        counted=status.get("replicas", 0),
+        is_observed=status.get("observedGeneration", 0) >= metadata.get("generation", 0),
+        generation=metadata.get("generation", 0),
+    )
+
+
+def read_deployment(body: Body) -> Deployment:
+    metadata, spec, status = body["metadata"], body["spec"], body.get("status") or {}
+    template = spec["template"]["spec"]
+    is_observed = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
+    there = status.get("replicas", 0)
+    return Deployment(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        replicas=spec.get("replicas", 1),
+        is_rolled_out=is_observed and status.get("updatedReplicas", 0) >= there,
+        is_overdue=_reason(status, "Progressing") == "ProgressDeadlineExceeded",
+        grace=float(template.get("terminationGracePeriodSeconds", 30)),
+    )
+
+
+def _controller(metadata: Body, kind: str) -> str | None:
+    for each in metadata.get("ownerReferences") or ():
+        if each.get("controller") and each.get("kind") == kind:
+            return str(each["uid"])
+    return None
+
+
+def _condition(status: Body, kind: str) -> str:
+    return str(_find(status, kind).get("status", ""))
+
+
+def _reason(status: Body, kind: str) -> str:
+    return str(_find(status, kind).get("reason", ""))
+
+
+def _find(status: Body, kind: str) -> Body:
+    conditions = status.get("conditions") or ()
+    return next((each for each in conditions if each["type"] == kind), {})
+
+
+def _number(text: str | None) -> int:
+    """As Kubernetes reads it: what is no number counts for nothing."""
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,75 @@
+"""A pool as the policy is told of it: pods from the cluster, reports from the queues."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jangada_operator.workerpool.cluster import Pod
+from jangada_operator.workerpool.draining import Drains
+from jangada_queue.policy.observation import Observation, Replica, Seen, Stage
+from jangada_queue.policy.reading import Reading, Reported, by_pod, read, workers_of
+from jangada_queue.statistics import QueueStats
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the queues of a pool said, and how long ago they last did."""
+
+    stats: Sequence[QueueStats] | None
+    age: float | None = 0.0
+
+    @property
+    def reading(self) -> Reading:
+        if self.stats is None:
+            return Reading(None, self.age or 0.0)
+        return read(self.stats)
+
+
+@dataclass(slots=True)
+class Registered:
+    """Which pods ever reported: one that fell silent isn't starting."""
+
+    uids: set[str] = field(default_factory=set)
+
+    def keep(self, there: Mapping[str, Pod], reported: Mapping[str, Reported]) -> None:
+        self.uids = {uid for uid in there if uid in self.uids or uid in reported}
+
+
+def observe(
+    replicas: int, pods: Mapping[str, Pod], look: Look, *, drains: Drains, registered: Registered
+) -> Observation:
+    """`pods` are all of the Deployment's, whatever generation they belong to."""
+    reported = by_pod(workers_of(look.stats or ()))
+    registered.keep(pods, reported)
+    reading, now = look.reading, time.time()
+    return Observation(
+        replicas=replicas,
+        pool=[
+            _seen(pod, reported.get(uid, Reported()), drains, now, is_known=uid in registered.uids)
+            for uid, pod in pods.items()
+            if pod.is_active or pod.is_deleted
+        ],
+        signals=reading.signals,
+        signals_age=reading.age if look.stats is not None else look.age,
+    )
+
+
+def _seen(pod: Pod, said: Reported, drains: Drains, now: float, *, is_known: bool) -> Replica:
+    return Seen(
+        id=pod.uid,
+        stage=_stage(pod, drains, is_known=is_known),
+        age=max(0.0, now - pod.created),
+        slots=said.slots,
+        held=said.held,
+        running=said.running,
+        drained_for=drains.drained_for(pod.uid),
+    )
+
+
+def _stage(pod: Pod, drains: Drains, *, is_known: bool) -> Stage:
+    if pod.is_deleted:
+        return Stage.TERMINATING
+    drain = drains.current.get(pod.uid)
+    if drain is not None:
+        return Stage.COMMITTED if drain.is_committed else Stage.DRAINING
+    return Stage.READY if is_known else Stage.STARTING

@@ -1,0 +1,235 @@
+"""One look at one pool: observe, decide, act, report; each step a function, each repeatable."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from jangada_operator.kube import Json, Kube, KubeError, Refused, Unreachable
+from jangada_operator.workerpool.cluster import Body, Deployment, Pod
+from jangada_operator.workerpool.draining import Drains, Happened, Mandate, Target
+from jangada_operator.workerpool.events import tell
+from jangada_operator.workerpool.observing import Look, Registered, observe
+from jangada_operator.workerpool.spec import Pool
+from jangada_operator.workerpool.status import (
+    Problem,
+    Report,
+    conditions_of,
+    decision_of,
+    figures_of,
+)
+from jangada_queue.client import QueueClient
+from jangada_queue.errors import QueueUnavailable
+from jangada_queue.policy.decide import Decision, Limit, Reason, decide
+from jangada_queue.policy.history import History
+from jangada_queue.policy.observation import Observation, Stage
+
+BLOCKED_AFTER: Final = 30.0
+"""Seconds for which a scale-down waits before people are told."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened to a pool since we lead."""
+
+    decisions: dict[str, int] = field(default_factory=dict)
+    mispicked: int = 0
+    interrupted: int = 0
+
+
+@dataclass(slots=True)
+class Managed:
+    """What is remembered of a pool between two looks. All of it may be lost."""
+
+    pool: Pool
+    drains: Drains
+    report: Report
+    history: History = field(default_factory=History)
+    registered: Registered = field(default_factory=Registered)
+    counts: Counts = field(default_factory=Counts)
+    latest: Decision | None = None
+    observation: Observation | None = None
+    asked: int | None = None
+    """The size that the Deployment was seen with last, or that we asked for."""
+    held: str = ""
+    held_since: float = 0.0
+    running: dict[str, int] = field(default_factory=dict)
+    """Of each pod that is going, how many jobs it ran when it spoke last."""
+
+    @classmethod
+    def begin(cls, pool: Pool, kube: Kube, mandate: Mandate, status: Json) -> "Managed":
+        report = Report(pool.key)
+        report.begin_from(status)
+        return cls(pool, Drains(pool, kube, mandate), report)
+
+    def take(self, pool: Pool) -> None:
+        """Its owner has changed it."""
+        self.pool = self.drains.pool = pool
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is there for one look: the target with its pods, and what the queues said."""
+
+    deployment: Deployment
+    target: Target
+    pods: Mapping[str, Pod]
+    look: Look
+    queues: QueueClient
+
+
+async def reconcile(kube: Kube, managed: Managed, sight: Sight) -> None:
+    """One look. Raises `KubeError` where the API server refused or was absent."""
+    now = time.time()
+    await _note_foreign_writer(kube, managed, sight)
+    observation = observe(
+        sight.deployment.replicas,
+        sight.pods,
+        sight.look,
+        drains=managed.drains,
+        registered=managed.registered,
+    )
+    decision = decide(managed.pool.wanted, observation, managed.history, now)
+    managed.history, managed.latest, managed.observation = decision.history, decision, observation
+    _count(managed, sight, observation, decision)
+    happened = Happened()
+    if not managed.pool.is_dry_run and managed.drains.mandate.is_held:
+        happened = await _act(kube, managed, sight, decision)
+    await _report(kube, managed, decision, happened)
+
+
+async def refuse(kube: Kube, managed: Managed, problem: Problem, replicas: int | None) -> None:
+    """Say why nothing can be done; the target is left as it is."""
+    status: Json = {
+        "observedGeneration": managed.pool.generation,
+        "decisions": managed.report.decisions,
+        "conditions": managed.report.conditions(
+            conditions_of(problem, None, blocked="", is_paused=managed.pool.wanted.is_paused),
+            managed.pool.generation,
+        ),
+    }
+    if replicas is not None:
+        status["replicas"] = replicas
+    if await managed.report.write(kube, status):
+        await tell(kube, managed.pool, problem.reason, problem.message, is_warning=True)
+
+
+async def refuse_unreadable(kube: Kube, report: Report, body: Body, why: str) -> None:
+    """Say what is wrong with a spec that can't be read."""
+    generation = body["metadata"].get("generation", 0)
+    found = conditions_of(Problem("InvalidSpec", why), None, blocked="", is_paused=False)
+    status: Json = {
+        "observedGeneration": generation,
+        "decisions": report.decisions,
+        "conditions": report.conditions(found, generation),
+    }
+    await report.write(kube, status)
+
+
+async def _note_foreign_writer(kube: Kube, managed: Managed, sight: Sight) -> None:
+    before, found = managed.asked, sight.deployment.replicas
+    managed.asked = found
+    if before is None or before == found:
+        return
+    text = f"Somebody else changed the size of {sight.deployment.name} from {before} to {found}."
+    await tell(kube, managed.pool, "Conflict", text, is_warning=True)
+
+
+def _count(managed: Managed, sight: Sight, observation: Observation, decision: Decision) -> None:
+    """Jobs of pods that went away while they ran are interrupted ones."""
+    counts, reason = managed.counts, str(decision.reason)
+    counts.decisions[reason] = counts.decisions.get(reason, 0) + 1
+    for uid in [uid for uid in managed.running if uid not in sight.pods]:
+        counts.interrupted += managed.running.pop(uid)
+    if sight.look.stats is not None:
+        managed.running |= {
+            each.id: len(each.running)
+            for each in observation.pool
+            if each.stage is Stage.TERMINATING and each.slots
+        }
+
+
+async def _act(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -> Happened:
+    happened = Happened()
+    if decision.reason is not Reason.STALE:
+        try:
+            happened = await managed.drains.step(
+                sight.queues, sight.target, wanted=decision.drain, overdue=decision.interrupt
+            )
+        except QueueUnavailable as error:
+            happened.held = str(error)
+    managed.counts.mispicked += happened.mispicked
+    if happened.committed and managed.asked is not None:
+        managed.asked -= happened.committed
+    elif decision.replicas > sight.deployment.replicas:
+        await _scale_up(kube, managed, sight, decision)
+    return happened
+
+
+async def _scale_up(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -> None:
+    """Ask for more, unless the size is another one by now: then the next look decides anew."""
+    name, before = sight.deployment.name, sight.deployment.replicas
+    path = f"/apis/apps/v1/namespaces/{managed.pool.key.namespace}/deployments/{name}/scale"
+    scale = await kube.get(path)
+    if scale["spec"].get("replicas", 0) != before:
+        return
+    version = scale["metadata"]["resourceVersion"]
+    body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": decision.replicas}}
+    try:
+        await kube.merge(path, body)
+    except Refused as error:
+        if not error.is_conflict:
+            raise
+        return
+    managed.asked = decision.replicas
+    text = f"From {before} to {decision.replicas}. {decision.message}"
+    await tell(kube, managed.pool, "ScaledUp", text, is_warning=False)
+
+
+async def _report(kube: Kube, managed: Managed, decision: Decision, happened: Happened) -> None:
+    report, pool, observation = managed.report, managed.pool, managed.observation
+    if observation is None:
+        return
+    before = report.said.get("desiredReplicas", observation.replicas)
+    report.note(decision, before)
+    blocked = _blocked(managed, happened)
+    limited = decision
+    if decision.limited_by is Limit.MINIMUM:
+        limited = replace(decision, limited_by=None)
+    conditions = conditions_of(None, limited, blocked=blocked, is_paused=pool.wanted.is_paused)
+    status: Json = {
+        "observedGeneration": pool.generation,
+        **figures_of(observation, decision),
+        "lastDecision": decision_of(decision, before),
+        "decisions": report.decisions,
+        "conditions": report.conditions(conditions, pool.generation),
+    }
+    await report.write(kube, status)
+    if happened.committed:
+        size = observation.replicas
+        text = f"From {size} to {size - happened.committed}. {decision.message}"
+        await tell(kube, pool, "ScaledDown", text, is_warning=False)
+    if happened.mispicked:
+        text = f"{happened.mispicked} other pods were deleted than those that were drained."
+        await tell(kube, pool, "Mispicked", text, is_warning=True)
+
+
+def _blocked(managed: Managed, happened: Happened) -> str:
+    """Why drained pods aren't deleted, once that has lasted."""
+    now = time.monotonic()
+    if not happened.held:
+        managed.held = ""
+        return ""
+    if not managed.held:
+        managed.held_since = now
+    managed.held = happened.held
+    return happened.held if now - managed.held_since >= BLOCKED_AFTER else ""
+
+
+def problem_of(error: KubeError) -> Problem:
+    """What the API server's refusal means for a pool."""
+    if isinstance(error, Unreachable):
+        return Problem("ApiUnreachable", str(error))
+    if isinstance(error, Refused) and error.is_forbidden:
+        return Problem("Forbidden", f"{error.message}. Grant the operator's role this verb.")
+    return Problem("ApiRefused", str(error))

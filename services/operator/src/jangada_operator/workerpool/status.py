@@ -1,0 +1,196 @@
+"""What a WorkerPool says of itself: figures, conditions, and the decisions that led here.
+
+A status is written when something in it has changed that a person would care for at once; figures
+that always move are written with it, and at most every `REFRESH` seconds by themselves.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from jangada_operator.kube import Json, Kube
+from jangada_operator.workerpool.spec import GROUP, PLURAL, VERSION, PoolKey
+from jangada_queue.policy.decide import Decision, Limit, Reason
+from jangada_queue.policy.observation import Observation, Stage
+
+REFRESH: Final = 10.0
+REMEMBERED: Final = 20
+"""As many changes of the size are kept with their reasons."""
+
+MOVING: Final = frozenset(
+    {"backlog", "busySlots", "oldestWaitSeconds", "arrivalPerSecond", "serviceSeconds", "slots"}
+)
+"""Figures that always move; none of them is a reason to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a pool can't be looked after, and how to mend it."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One of the four, as Kubernetes writes them."""
+
+    type: str
+    is_true: bool
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What was said of one pool so far."""
+
+    key: PoolKey
+    said: Json = field(default_factory=dict)
+    said_at: float = 0.0
+    decisions: list[Json] = field(default_factory=list)
+    since: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Of each condition its status, and since when it is so."""
+
+    def begin_from(self, status: Mapping[str, Any]) -> None:
+        """Go on from what an operator before us wrote."""
+        self.said = dict(status)
+        self.decisions = list(status.get("decisions") or ())
+        for each in status.get("conditions") or ():
+            self.since[each["type"]] = (each["status"], each["lastTransitionTime"])
+
+    async def write(self, kube: Kube, status: Json) -> bool:
+        """Write what has changed; whether anything was."""
+        now = time.monotonic()
+        if _lasting(status) == _lasting(self.said) and (
+            status == self.said or now - self.said_at < REFRESH
+        ):
+            return False
+        gone = {name: None for name in self.said if name not in status}
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.key.namespace}/{PLURAL}/{self.key.name}"
+        await kube.merge(f"{path}/status", {"status": {**gone, **status}})
+        self.said, self.said_at = status, now
+        return True
+
+    def conditions(self, found: Sequence[Condition], generation: int) -> list[Json]:
+        """With the moment at which each became what it is."""
+        return [self._condition(each, generation) for each in found]
+
+    def _condition(self, condition: Condition, generation: int) -> Json:
+        status = "True" if condition.is_true else "False"
+        before = self.since.get(condition.type)
+        if before is None or before[0] != status:
+            before = self.since[condition.type] = (status, now_text())
+        return {
+            "type": condition.type,
+            "status": status,
+            "reason": condition.reason,
+            "message": condition.message,
+            "lastTransitionTime": before[1],
+            "observedGeneration": generation,
+        }
+
+    def note(self, decision: Decision, before: int) -> bool:
+        """Keep a decision that changes the size, or why it can't be; whether it is one."""
+        entry = decision_of(decision, before)
+        last = self.decisions[-1] if self.decisions else None
+        if last is not None and all(last[name] == entry[name] for name in ("to", "reason")):
+            return False
+        if last is None or decision.size != before or last["reason"] != entry["reason"]:
+            self.decisions = [*self.decisions, entry][-REMEMBERED:]
+            return decision.size != before
+        return False
+
+
+def decision_of(decision: Decision, before: int) -> Json:
+    found = {
+        "time": now_text(),
+        "from": before,
+        "to": decision.size,
+        "reason": str(decision.reason),
+        "message": decision.message,
+        "inputs": {_camel(name): round(value, 4) for name, value in decision.inputs.items()},
+    }
+    if decision.limited_by is not None:
+        found["limitedBy"] = str(decision.limited_by)
+    return found
+
+
+def figures_of(observation: Observation, decision: Decision) -> Json:
+    """The numbers that a status leads with."""
+    serving = {Stage.STARTING, Stage.READY, Stage.DRAINING}
+    ready = [each for each in observation.pool if each.stage in serving and each.slots]
+    found: Json = {
+        "replicas": observation.replicas,
+        "readyReplicas": len(ready),
+        "desiredReplicas": decision.size,
+        "draining": sum(each.stage is Stage.DRAINING for each in observation.pool),
+        "slots": sum(each.slots for each in ready),
+        "busySlots": sum(each.held for each in ready),
+    }
+    if observation.signals is not None:
+        found |= {
+            "backlog": observation.signals.backlog,
+            "oldestWaitSeconds": round(observation.signals.oldest_wait, 1),
+            "arrivalPerSecond": round(decision.inputs.get("arrival_per_second", 0.0), 2),
+            "serviceSeconds": round(decision.inputs.get("service_seconds", 0.0), 3),
+        }
+    return found
+
+
+def conditions_of(
+    problem: Problem | None, decision: Decision | None, *, blocked: str, is_paused: bool
+) -> list[Condition]:
+    """All four, whatever is known."""
+    if problem is not None:
+        ready = Condition("Ready", False, problem.reason, problem.message)
+    else:
+        ready = Condition("Ready", True, "Managed", "The pool follows its queues.")
+    return [
+        ready,
+        _signals(problem, decision),
+        _limited(decision, blocked),
+        Condition("Paused", True, "Paused", "The spec says so.")
+        if is_paused
+        else Condition("Paused", False, "Active", ""),
+    ]
+
+
+def _signals(problem: Problem | None, decision: Decision | None) -> Condition:
+    if decision is None:
+        return Condition("SignalsFresh", False, "NotRead", problem.message if problem else "")
+    if decision.reason is Reason.STALE:
+        return Condition("SignalsFresh", False, "Stale", decision.message)
+    return Condition("SignalsFresh", True, "Fresh", "")
+
+
+def _limited(decision: Decision | None, blocked: str) -> Condition:
+    if blocked:
+        return Condition("Limited", True, "ScaleDownBlocked", blocked)
+    if decision is None or decision.limited_by is None or decision.limited_by is Limit.MINIMUM:
+        return Condition("Limited", False, "Unlimited", "")
+    return Condition("Limited", True, str(decision.limited_by), decision.message)
+
+
+def now_text() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _lasting(status: Json) -> Json:
+    """What isn't always moving."""
+    lasting = {name: value for name, value in status.items() if name not in MOVING}
+    lasting["conditions"] = [
+        (each["type"], each["status"], each["reason"], each["observedGeneration"])
+        for each in status.get("conditions") or ()
+    ]
+    last = status.get("lastDecision") or {}
+    lasting["lastDecision"] = (last.get("to"), last.get("reason"), last.get("limitedBy"))
+    lasting["decisions"] = [each["time"] for each in status.get("decisions") or ()]
+    return lasting
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(each.capitalize() for each in rest)
