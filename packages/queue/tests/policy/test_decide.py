@@ -14,6 +14,7 @@ from jangada_queue.policy.decide import Decision, Limit, Reason, decide
 from jangada_queue.policy.history import History
 from jangada_queue.policy.observation import Observation, Running, Seen, Signals, Stage
 from jangada_queue.policy.wanted import Floor, OnDeadline, ScaleDown, Wanted
+from jangada_queue.policy.what_if import size_for
 from jangada_queue.service_times import ServiceTimes
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
@@ -361,3 +362,16 @@ def test_a_constant_load_is_served_by_a_constant_pool(
         history, size = found.history, found.size
         sizes.append(size)
     assert len(set(sizes[150:])) == 1
+
+
+@given(WISHES, POOLS, SIGNALS)
+def test_a_decision_s_inputs_say_how_its_size_came_about(
+    wanted: Wanted, pool: list[Seen], signals: Signals
+) -> None:
+    """So that people can ask what another spec would have made of it."""
+    found = decide(wanted, seen(*pool, signals=signals), History(), NOW)
+    size, need = size_for(wanted, found.inputs, NOW)
+    assert need.stream == found.inputs["slots_for_arrivals"]
+    assert need.backlog == found.inputs["slots_for_backlog"]
+    if found.reason in {Reason.ARRIVALS, Reason.BACKLOG, Reason.DUE_SOON}:
+        assert size == found.size

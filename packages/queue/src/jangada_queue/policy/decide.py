@@ -301,6 +301,7 @@ def _inputs(case: _Case, signals: Signals, demand: Demand, need: Need) -> Mappin
         "backlog_expected": load.backlog,
         "held_back": demand.held_back,
         "in_flight": signals.in_flight,
+        "running": load.running,
         "stuck": load.stuck,
         "due_soon": demand.due,
         "oldest_wait_seconds": signals.oldest_wait,

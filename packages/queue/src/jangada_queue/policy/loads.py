@@ -101,8 +101,8 @@ def demand_of(
         running=min(asking, room.slots),
         stuck=pace.stuck,
         backlog=max(0.0, asking - room.starts),
-        horizon=max(within - lead, lead, SHORTEST),
         within=within,
+        horizon=horizon_of(within, lead),
         ahead=lead + within,
     )
     is_learning = pace.is_unknown and crew.size > 0 and pace.service <= UNKNOWN_SERVICE
@@ -111,6 +111,11 @@ def demand_of(
 
 def _is_held_back(history: History, now: float) -> bool:
     return history.idle_since is not None and now - history.idle_since >= HELD_BACK
+
+
+def horizon_of(within: float, lead: float) -> float:
+    """How long a backlog may take: what is left of the objective, or as long as help does."""
+    return max(within - lead, lead, SHORTEST)
 
 
 class _Pace(NamedTuple):

@@ -1,0 +1,89 @@
+"""`jangada-operator run` and `manifests`: the operator in a cluster, and what it needs there."""
+
+import asyncio
+import logging
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from jangada_operator import app
+from jangada_operator.kube import KubeError
+
+NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h: trying again later may help
+FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+def run(
+    *,
+    namespaces: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--namespace",
+            help="Only pools of this namespace; more than once for several. Default: all.",
+            envvar="JANGADA_OPERATOR_NAMESPACES",
+        ),
+    ] = None,
+    lease_namespace: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the leader's lease is. Default: the operator's own namespace.",
+            envvar="JANGADA_OPERATOR_LEASE_NAMESPACE",
+        ),
+    ] = None,
+    lease_name: Annotated[
+        str,
+        typer.Option(
+            help="Operators of one lease take turns.", envvar="JANGADA_OPERATOR_LEASE_NAME"
+        ),
+    ] = "jangada-operator",
+    host: Annotated[
+        str,
+        typer.Option(help="Address of health and metrics.", envvar="JANGADA_OPERATOR_HOST"),
+    ] = "0.0.0.0",  # noqa: S104 - a pod's own port, which a NetworkPolicy guards
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of health and metrics; 0 takes a free one.",
+            envvar="JANGADA_OPERATOR_PORT",
+        ),
+    ] = 8081,
+) -> None:
+    """Scale all WorkerPools by their queues, until told to stop."""
+    logging.basicConfig(level=logging.INFO, format=FORMAT)
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    options = app.Options(
+        namespaces=tuple(namespaces or ()),
+        lease_namespace=lease_namespace or _own_namespace(),
+        lease_name=lease_name,
+        host=host,
+        port=port,
+    )
+    try:
+        asyncio.run(app.run(options))
+    except KubeError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(EXIT_UNAVAILABLE) from error
+
+
+def _own_namespace() -> str:
+    if (told := os.environ.get("POD_NAMESPACE")) is not None:
+        return told
+    return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"
+
+
+def manifests(
+    *,
+    crd_only: Annotated[
+        bool, typer.Option("--crd-only", help="Only the definition of WorkerPool.")
+    ] = False,
+) -> None:
+    """Print what the operator needs in a cluster, for `kubectl apply -f -`."""
+    folder = files("jangada_operator") / "manifests"
+    names = ["workerpool-crd.yaml"] if crd_only else ["workerpool-crd.yaml", "rbac.yaml"]
+    typer.echo("---\n".join((folder / name).read_text("utf-8") for name in names), nl=False)
