@@ -184,6 +184,44 @@ def test_starting_replicas_go_first_then_the_idlest_then_the_soonest() -> None:
         assert len(drained) == len(pool) - least
 
 
+def test_a_reduction_is_gone_on_with_once_it_was_begun() -> None:
+    """Four of eight are enough, and may drain one after the other; meanwhile chance isn't asked."""
+    wanted = replace(WANTED, scale_down=ScaleDown(most_draining=1), slots=1)
+    load = replace(QUIET, in_flight=3, arrival_rate=1.5, service=taking(2.0))
+    history, sizes = History(), []
+    pool = [ready(number, 1.0, slots=1) for number in range(8)]
+    for second in range(700):
+        told = replace(load, arrived=int(1.5 * second))
+        found = decide(wanted, seen(*pool, signals=told), history, NOW + second)
+        history = found.history
+        drained = set(found.drain)
+        pool = [
+            replace(each, stage=Stage.DRAINING) if each.id in drained else each for each in pool
+        ]
+        sizes.append(found.size)
+        if second % 5 == 0:  # those that drain have ended what they ran
+            pool = [each for each in pool if each.stage is Stage.READY]
+    begun = sizes.index(min(sizes))
+    assert set(sizes[begun:]) == {min(sizes)}
+
+
+def test_a_stream_that_has_ended_keeps_nobody() -> None:
+    """The decayed rate would be there for minutes."""
+    history = History()
+    for second in range(120):
+        arrived = min(60, second) * 20
+        rate = 20.0 if second < 60 else 5.0
+        told = replace(QUIET, arrived=arrived, arrival_rate=rate, service=taking(0.5))
+        found = decide(WANTED, seen(ready(1), ready(2), signals=told), history, NOW + second)
+        history = found.history
+    assert found.size == 2
+    for second in range(120, 182):
+        told = replace(QUIET, arrived=1200, arrival_rate=5.0, service=taking(0.5))
+        found = decide(WANTED, seen(ready(1), ready(2), signals=told), history, NOW + second)
+        history = found.history
+    assert found.size == 0
+
+
 def test_few_busy_ones_drain_at_once_and_any_number_of_idle_ones() -> None:
     pool = [ready(number, 1.0) for number in range(8)] + [ready(number) for number in (8, 9)]
     found = settled(WANTED, seen(*pool, signals=replace(QUIET, service=taking(0.01))))

@@ -182,6 +182,9 @@ def _kept(case: _Case, wish: int, load: Load) -> _Size:
         if most < size and needed_then < size and _is_watched(case, seconds):
             text = f"No more than {needed_then} of {size} were needed for {seconds:.0f} s."
             return _Size(needed_then, Reason.SURPLUS, text)
+    aim = case.history.aim
+    if aim is not None and wish <= aim < size:
+        return _Size(aim, Reason.SURPLUS, f"{aim} of {size} are enough, as before.")
     text = f"{wish} are needed now; up to {lately} were within {after:.0f} s."
     return _Size(size, Reason.COOLING, text)
 
@@ -264,8 +267,14 @@ def _decision(
         message=found.message,
         inputs=found.inputs,
         next_check=_next_check(case),
-        history=case.history,
+        history=replace(case.history, aim=_aim(case, found)),
     )
+
+
+def _aim(case: _Case, found: _Size) -> int | None:
+    """What is begun is gone on with: chance is asked once, not at each step."""
+    is_reducing = found.reason is Reason.SURPLUS and found.size < case.crew.size
+    return found.size if is_reducing else None
 
 
 def _overdue(case: _Case, drain: tuple[str, ...]) -> tuple[str, ...]:

@@ -42,6 +42,12 @@ class History:
     service: ServiceTimes = field(default_factory=ServiceTimes)
     """The last that were known: queues forget theirs after ten minutes."""
 
+    last_arrival: float | None = None
+    """When a job was last seen to have come."""
+
+    aim: int | None = None
+    """The size that the pool is being reduced to, which may take several steps."""
+
     idle_since: float | None = None
     """Since when jobs wait though at least half of the slots are free."""
 
@@ -70,12 +76,13 @@ def observed(history: History, observation: Observation, now: float) -> History:
     signals = observation.signals
     seen = _with_starts(history, observation.pool)
     if signals is None:
-        return replace(seen, needs=(), watched_since=None, arrivals=(), idle_since=None)
+        return replace(seen, needs=(), watched_since=None, arrivals=(), aim=None, idle_since=None)
     known = signals.service if signals.service.count else seen.service
     return replace(
         seen,
         watched_since=now if seen.watched_since is None else seen.watched_since,
         arrivals=_with_arrivals(seen.arrivals, signals.arrived, now),
+        last_arrival=_last_arrival(seen, signals.arrived, now),
         idle_since=_idle_since(seen, signals, observation.pool, now),
         service=known,
     )
@@ -111,6 +118,11 @@ def _bounds(arrivals: Seen, total: int, now: float) -> tuple[float, float]:
             break
         least, most = max(least, low), min(most, high)
     return least, most
+
+
+def _last_arrival(history: History, total: int, now: float) -> float:
+    before = history.arrivals[-1][1] if history.arrivals else total
+    return now if history.last_arrival is None or total != before else history.last_arrival
 
 
 def _with_arrivals(arrivals: Seen, total: int, now: float) -> Seen:

@@ -85,9 +85,7 @@ def demand_of(
     within = wanted.start_within.total_seconds()
     lead = max(SHORTEST, history.start_seconds)
     pace = _pace_of(history.service, crew, within)
-    rate = history.arrival_rate(signals, now)
-    if rate * wanted.scale_down.after.total_seconds() < A_STREAM:
-        rate = 0.0
+    rate = _stream(signals, history, wanted, now)
     due = _due_within(signals.due_soon, lead)
     leaving = sum(each.held for each in crew.draining)
     running = max(0, signals.in_flight - leaving - pace.stuck)
@@ -111,6 +109,15 @@ def demand_of(
 
 def _is_held_back(history: History, now: float) -> bool:
     return history.idle_since is not None and now - history.idle_since >= HELD_BACK
+
+
+def _stream(signals: Signals, history: History, wanted: Wanted, now: float) -> float:
+    """The rate at which jobs come, if they still come, and often enough."""
+    after = wanted.scale_down.after.total_seconds()
+    if history.last_arrival is not None and now - history.last_arrival > after:
+        return 0.0
+    rate = history.arrival_rate(signals, now)
+    return rate if rate * after >= A_STREAM else 0.0
 
 
 def horizon_of(within: float, lead: float) -> float:
