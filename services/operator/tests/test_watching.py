@@ -1,0 +1,118 @@
+"""What is kept of the cluster, and who belongs to whom."""
+
+from typing import Any
+
+from jangada_operator.watching import Cluster
+from jangada_operator.workerpool.cluster import COST, LOWEST_COST, REVISION
+from jangada_operator.workerpool.spec import PoolKey
+
+type Body = dict[str, Any]
+
+
+def owned(kind: str, uid: str) -> list[Body]:
+    return [{"apiVersion": "apps/v1", "kind": kind, "name": "x", "uid": uid, "controller": True}]
+
+
+def metadata(name: str, **more: Any) -> Body:  # noqa: ANN401 - as Kubernetes writes it
+    at = "2026-11-28T10:00:00Z"
+    given = {"name": name, "namespace": "shop", "uid": name, "creationTimestamp": at, **more}
+    return {"metadata": given}
+
+
+def deployment(*, generation: int = 1, **status: Any) -> Body:  # noqa: ANN401 - as above
+    spec = {"replicas": 3, "template": {"spec": {"terminationGracePeriodSeconds": 60}}}
+    return {**metadata("worker", generation=generation), "spec": spec, "status": status}
+
+
+def replica_set(name: str, revision: int, replicas: int = 3, counted: int = 3) -> Body:
+    more = {"annotations": {REVISION: str(revision)}, "generation": 2}
+    found = metadata(name, ownerReferences=owned("Deployment", "worker"), **more)
+    status = {"replicas": counted, "observedGeneration": 2}
+    return {**found, "spec": {"replicas": replicas}, "status": status}
+
+
+def pod(name: str, owner: str, **more: Any) -> Body:  # noqa: ANN401 - as above
+    found = metadata(name, ownerReferences=owned("ReplicaSet", owner), **more)
+    ready = [{"type": "Ready", "status": "True"}]
+    return {
+        **found,
+        "spec": {"nodeName": "n"},
+        "status": {"phase": "Running", "conditions": ready},
+    }
+
+
+def heard() -> Cluster:
+    cluster = Cluster()
+    cluster.hear_deployment(deployment(observedGeneration=1), is_gone=False)
+    for revision, name in enumerate(["old", "new"], 1):
+        cluster.hear_replica_set(replica_set(name, revision), is_gone=False)
+        cluster.hear_pod(pod(f"{name}-1", name), is_gone=False)
+    return cluster
+
+
+def test_pods_belong_to_their_deployment_through_its_replica_sets() -> None:
+    cluster = heard()
+    found = cluster.deployments[PoolKey("shop", "worker")]
+    newest = cluster.newest(found)
+    assert newest is not None
+    assert newest.name == "new"
+    assert set(cluster.pods_of(found)) == {"old-1", "new-1"}
+    assert found.grace == 60
+
+
+def test_what_is_deleted_is_forgotten() -> None:
+    cluster = heard()
+    cluster.hear_pod(pod("old-1", "old"), is_gone=True)
+    cluster.hear_replica_set(replica_set("old", 1), is_gone=True)
+    cluster.forget_pods({"new-1"})
+    assert not cluster.pods
+    assert list(cluster.replica_sets["worker"]) == ["new"]
+    cluster.hear_deployment(deployment(), is_gone=True)
+    assert not cluster.deployments
+
+
+def test_pods_of_nobody_are_none_of_ours() -> None:
+    cluster = Cluster()
+    cluster.hear_pod(metadata("alone"), is_gone=False)
+    cluster.hear_pod(
+        pod("job", "x") | metadata("job", ownerReferences=owned("Job", "j")), is_gone=False
+    )
+    assert not cluster.pods
+
+
+def test_a_pod_is_known_by_the_few_fields_that_decide() -> None:
+    cluster = heard()
+    annotations = {COST: str(LOWEST_COST)}
+    cluster.hear_pod(
+        pod("new-1", "new", annotations=annotations, deletionTimestamp="2026-11-28T10:00:00Z"),
+        is_gone=False,
+    )
+    found = cluster.pods["new"]["new-1"]
+    assert (found.cost, found.is_deleted, found.is_active) == (LOWEST_COST, True, False)
+    cluster.hear_pod(pod("new-1", "new", annotations={COST: "cheap"}), is_gone=False)
+    assert cluster.pods["new"]["new-1"].rank == (True, 2, True, 0)
+
+
+def test_a_rollout_is_done_when_all_pods_are_new() -> None:
+    cluster = Cluster()
+
+    def after(**status: Any) -> tuple[bool, bool]:  # noqa: ANN401 - as above
+        cluster.hear_deployment(deployment(generation=2, **status), is_gone=False)
+        found = cluster.deployments[PoolKey("shop", "worker")]
+        return found.is_rolled_out, found.is_overdue
+
+    overdue = [{"type": "Progressing", "reason": "ProgressDeadlineExceeded", "status": "False"}]
+    assert after(observedGeneration=1, replicas=3, updatedReplicas=3) == (False, False)
+    assert after(observedGeneration=2, replicas=4, updatedReplicas=1) == (False, False)
+    assert after(observedGeneration=2, replicas=4, updatedReplicas=1, conditions=overdue)[1]
+    assert after(observedGeneration=2, replicas=3, updatedReplicas=3) == (True, False)
+    assert after(observedGeneration=2) == (True, False), "a size of nothing"
+
+
+def test_a_pool_that_cannot_be_read_is_kept_with_the_reason() -> None:
+    cluster, key = Cluster(), PoolKey("shop", "mail")
+    cluster.hear_pool({**metadata("mail"), "spec": {"queues": ["mail"]}}, is_gone=False)
+    assert cluster.pools[key].pool is None
+    assert "is missing" in cluster.pools[key].why
+    cluster.hear_pool(metadata("mail"), is_gone=True)
+    assert not cluster.pools
