@@ -3,12 +3,18 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from jangada_operator.workerpool.cluster import Pod
 from jangada_operator.workerpool.draining import Drains
 from jangada_queue.policy.observation import Observation, Replica, Seen, Stage
 from jangada_queue.policy.reading import Reading, Reported, by_pod, read, workers_of
 from jangada_queue.statistics import QueueStats
+
+
+LONG_ENOUGH: Final = 60.0
+SLOW: Final = 5.0
+"""So many seconds, and so many times what a start takes, a ready pod may go without a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,23 @@ def observe(
         signals=reading.signals,
         signals_age=reading.age if look.stats is not None else look.age,
     )
+
+
+def unidentified(
+    pods: Mapping[str, Pod], registered: Registered, start_seconds: float
+) -> Sequence[Pod]:
+    """Pods that are ready for so long that a worker in them should have said its pod's UID.
+
+    Perhaps it says another name, and wouldn't obey a flag for this one: such a pod isn't drained,
+    because it could never be known to be empty.
+    """
+    patience = max(LONG_ENOUGH, SLOW * start_seconds)
+    oldest = time.time() - patience
+    return [
+        pod
+        for uid, pod in pods.items()
+        if pod.is_active and pod.is_ready and pod.created < oldest and uid not in registered.uids
+    ]
 
 
 def _seen(pod: Pod, said: Reported, drains: Drains, now: float, *, is_known: bool) -> Replica:

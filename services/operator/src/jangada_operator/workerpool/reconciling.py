@@ -9,7 +9,7 @@ from jangada_operator.kube import Json, Kube, KubeError, Refused, Unreachable
 from jangada_operator.workerpool.cluster import Body, Deployment, Pod
 from jangada_operator.workerpool.draining import Drains, Happened, Mandate, Target
 from jangada_operator.workerpool.events import tell
-from jangada_operator.workerpool.observing import Look, Registered, observe
+from jangada_operator.workerpool.observing import Look, Registered, observe, unidentified
 from jangada_operator.workerpool.spec import Pool
 from jangada_operator.workerpool.status import (
     Problem,
@@ -151,13 +151,21 @@ def _count(managed: Managed, sight: Sight, observation: Observation, decision: D
 
 async def _act(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -> Happened:
     happened = Happened()
+    unknown = unidentified(sight.pods, managed.registered, managed.history.start_seconds)
+    strangers = {pod.uid for pod in unknown}
+    wanted = [uid for uid in decision.drain if uid not in strangers]
     if decision.reason is not Reason.STALE:
         try:
             happened = await managed.drains.step(
-                sight.queues, sight.target, wanted=decision.drain, overdue=decision.interrupt
+                sight.queues, sight.target, wanted=wanted, overdue=decision.interrupt
             )
         except QueueUnavailable as error:
             happened.held = str(error)
+    if len(wanted) < len(decision.drain):
+        happened.held = (
+            f"no worker has reported the UID of {unknown[0].name}, so it can't be drained: set "
+            f"JANGADA_WORKER__POD_UID from metadata.uid"
+        )
     managed.counts.mispicked += happened.mispicked
     if happened.committed and managed.asked is not None:
         managed.asked -= happened.committed
