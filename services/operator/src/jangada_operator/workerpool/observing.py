@@ -11,7 +11,6 @@ from jangada_queue.policy.observation import Observation, Replica, Seen, Stage
 from jangada_queue.policy.reading import Reading, Reported, by_pod, read, workers_of
 from jangada_queue.statistics import QueueStats
 
-
 LONG_ENOUGH: Final = 60.0
 SLOW: Final = 5.0
 """So many seconds, and so many times what a start takes, a ready pod may go without a report."""
