@@ -3,8 +3,9 @@
 Sections nest with two underscores (`JANGADA_DATABASE__URL`); how values are written and read from
 files is `jangada.environment`'s. A wrong value or an unknown key inside a section stops the start
 and is named; an unknown key outside the sections is only warned about, because Kubernetes injects
-some (`JANGADA_PORT=tcp://…`). `docs/settings.md` is generated from this module and
-`jangada.auth_settings`, so each description says what the setting does, when to change it, and why.
+some (`JANGADA_PORT=tcp://…`). `docs/settings.md` is generated from this module,
+`jangada.auth_settings` and `jangada.worker_settings`, so each description says what the setting
+does, when to change it, and why.
 """
 
 import os
@@ -49,6 +50,7 @@ from jangada.environment import (
     unknown_keys_of,
     valkey_url,
 )
+from jangada.worker_settings import WorkerSettings
 
 BEATS: Final = 3
 """Fewer lost beats than these do not make a worker dead."""
@@ -342,38 +344,6 @@ class JobsSettings(Section):
         if value < BEATS * info.data.get("beat_interval", timedelta(0)):
             raise ValueError(f"must be at least {BEATS} times JANGADA_JOBS__BEAT_INTERVAL")
         return value
-
-
-class WorkerSettings(Section):
-    """What one worker serves, and how much of it at once."""
-
-    queues: Annotated[list[str], NoDecode, BeforeValidator(comma_separated)] = Field(
-        default_factory=lambda: ["default", "imports"],
-        description="Queues (comma separated) that a worker serves.",
-    )
-    pod_uid: str | None = Field(
-        None,
-        min_length=1,
-        max_length=253,
-        description="The pod's UID (`metadata.uid`, by the downward API), under which an operator "
-        "drains it. Default: one made up at each start.",
-    )
-    processes: int = Field(1, ge=1, le=64, description="Worker processes under one parent.")
-    slots: int = Field(4, ge=1, le=1000, description="Jobs that one process runs at once.")
-    drain_timeout: Duration = Field(
-        timedelta(minutes=1),
-        description="How long running jobs may go on after SIGTERM before they are handed back. "
-        "Keep it below the pod's terminationGracePeriodSeconds.",
-    )
-    management_host: str = Field(
-        "127.0.0.1", description="Address of the worker's health and metrics."
-    )
-    management_port: int = Field(
-        0,
-        ge=0,
-        le=65535,
-        description="Port of the worker's health and metrics; 0 takes a free one.",
-    )
 
 
 class TelemetrySettings(Section):
