@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import pkgutil
 
-ROOTS = ("jangada", "jangada_queue", "jangada_api", "jangada_worker")
+ROOTS = ("jangada", "jangada_queue", "jangada_api", "jangada_worker", "jangada_operator")
 TOOLS = (
     *("pytest", "xdist.plugin", "xdist.remote", "pytest_cov.plugin", "pytest_timeout", "coverage"),
     *("pytest_randomly", "hypothesis.strategies", "_hypothesis_pytestplugin", "moto.server"),

@@ -22,6 +22,7 @@ from toolchain import ROOT
 
 import jangada
 import jangada_api
+import jangada_operator
 import jangada_queue
 import jangada_worker
 from jangada.config import known_keys
@@ -133,7 +134,7 @@ ALLOWED = [
 @cache
 def modules() -> tuple[ModuleType, ...]:
     """Every module of the platform, imported; a test's own fixtures are none."""
-    roots = (jangada, jangada_queue, jangada_api, jangada_worker)
+    roots = (jangada, jangada_queue, jangada_api, jangada_worker, jangada_operator)
     names = (
         info.name
         for root in roots
