@@ -67,7 +67,7 @@ def long_jobs(random: Random) -> Trace:
     def rate(at: float) -> float:
         return 0.5 if at < HOUR else 0.05
 
-    return drawn("long jobs", random, seconds=2 * HOUR, rate=rate, highest=0.5, service=service)
+    return drawn("long-jobs", random, seconds=2 * HOUR, rate=rate, highest=0.5, service=service)
 
 
 def heavy_tailed(random: Random) -> Trace:
@@ -98,7 +98,15 @@ def trickle(random: Random) -> Trace:
     )
 
 
-ALL: Final = (step, ramp, diurnal, bursts, long_jobs, heavy_tailed, trickle)
+BY_NAME: Final[dict[str, Callable[[Random], Trace]]] = {
+    "step": step,
+    "ramp": ramp,
+    "diurnal": diurnal,
+    "bursts": bursts,
+    "long-jobs": long_jobs,
+    "heavy-tailed": heavy_tailed,
+    "trickle": trickle,
+}
 
 
 def about(mean: float, deviation: float = 0.5) -> Service:
