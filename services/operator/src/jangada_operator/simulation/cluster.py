@@ -90,7 +90,7 @@ class Cluster:
 
     def run(self, autoscaler: Autoscaler) -> Outcome:
         for _ in range(autoscaler.initial):
-            self._ready(self._create(0.0))
+            self._create(0.0)
         arrivals, events, clock = self.trace.arrivals, self._events, self._clock
         count, following, look = len(arrivals), 0, 0.0
         while True:
@@ -181,11 +181,10 @@ class Cluster:
         pod = Pod(self.trace, self._clock, self._numbers, ready_at=self.now + start)
         self.pods[pod.id] = pod
         self.replicas += 1
-        if start:
-            self._push(pod.ready_at, self._ready, pod)
+        self._push(pod.ready_at, self._ready, pod)
         return pod
 
-    def _ready(self, pod: Pod, _: int = -1) -> None:
+    def _ready(self, pod: Pod, _: int) -> None:
         """It may have been drained, or deleted, while it started."""
         if pod.stage is Stage.TERMINATING or pod.stage is Stage.COMMITTED:
             return

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from jangada_operator.simulation.trace import Trace
 
@@ -25,6 +25,15 @@ class _Job(NamedTuple):
     at: float
     seconds: float
     kind: str
+
+
+class _Rows(Protocol):
+    """What `csv.reader` gives."""
+
+    @property
+    def line_num(self) -> int: ...
+    def __iter__(self) -> Iterator[list[str]]: ...
+    def __next__(self) -> list[str]: ...
 
 
 def read_trace(path: Path) -> Trace:
@@ -48,20 +57,21 @@ def read_trace(path: Path) -> Trace:
     )
 
 
-def _jobs(name: str, rows: Iterator[list[str]]) -> Iterator[_Job]:
+def _jobs(name: str, rows: _Rows) -> Iterator[_Job]:
     """Each line's job; an error says which line it is in."""
-    line = 1
     try:
         columns = _columns(next(rows, []))
         is_moment: bool | None = None
         for row in rows:
-            line += 1
             if row:
                 job, told_as_moment = _job(row, columns)
                 is_moment = _same(is_moment, told_as_moment)
                 yield job
-    except (BadTraceError, csv.Error) as error:
-        raise BadTraceError(f"{name}, line {line}: {error}") from error
+    except csv.Error as error:
+        mend = "look at its quotation marks"
+        raise BadTraceError(f"{name}, line {rows.line_num}: {error}: {mend}") from error
+    except BadTraceError as error:
+        raise BadTraceError(f"{name}, line {max(1, rows.line_num)}: {error}") from error
 
 
 def _columns(header: Sequence[str]) -> int:

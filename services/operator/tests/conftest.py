@@ -1,0 +1,20 @@
+from bisect import bisect_right
+from random import Random
+
+import pytest
+
+from jangada_operator.simulation.trace import Trace
+from jangada_operator.simulation.traces import BY_NAME
+
+SHORT = 600.0
+
+
+def _beginning(trace: Trace) -> Trace:
+    count = bisect_right(trace.arrivals, SHORT)
+    return Trace(trace.name, SHORT, trace.arrivals[:count], trace.services[:count])
+
+
+@pytest.fixture(scope="session")
+def short_traces() -> list[Trace]:
+    """The first ten minutes of each load."""
+    return [_beginning(make(Random(1))) for make in BY_NAME.values()]
