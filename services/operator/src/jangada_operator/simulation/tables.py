@@ -12,7 +12,7 @@ from jangada_operator.simulation.figures import Figures, ratio_to
 type Reference = Figures | None
 
 
-def _share(part: float) -> str:
+def show_share(part: float) -> str:
     """Rounded down: 100 % means all of them."""
     return f"{math.floor(part * 10000) / 100:.2f} %"
 
@@ -28,8 +28,8 @@ def _ratio(value: float | None) -> str:
 COLUMNS: Final[Mapping[str, Callable[[Figures, Reference], str]]] = {
     "trace": lambda figures, _: figures.trace,
     "policy": lambda figures, _: figures.policy,
-    "in time": lambda figures, _: _share(figures.share_in_time),
-    "once possible": lambda figures, _: _share(figures.share_once_possible),
+    "in time": lambda figures, _: show_share(figures.share_in_time),
+    "once possible": lambda figures, _: show_share(figures.share_once_possible),
     "p50 s": lambda figures, _: _seconds(figures.wait(0.5)),
     "p95 s": lambda figures, _: _seconds(figures.wait(0.95)),
     "p99 s": lambda figures, _: _seconds(figures.wait(0.99)),
