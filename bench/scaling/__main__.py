@@ -8,14 +8,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 from jangada_operator.simulation.cluster import Terms
 from jangada_operator.simulation.contest import POLICIES, Entry, Run, run
 from jangada_operator.simulation.figures import with_totals
 from jangada_operator.simulation.plot import save_plot
 from jangada_operator.simulation.tables import markdown
-from jangada_operator.simulation.traces import BY_NAME
+from jangada_operator.simulation.traces import BY_NAME, load
 from jangada_queue.policy.wanted import Wanted
 from scaling.targets import judge
 
@@ -30,8 +29,8 @@ def parsed() -> argparse.Namespace:
 
 
 def runs(seed: int) -> Iterator[Run]:
-    for name, make in BY_NAME.items():
-        trace = make(Random(seed))
+    for name in BY_NAME:
+        trace = load(name, seed)
         for policy in POLICIES:
             print(f"{name}, {policy}", file=sys.stderr, flush=True)
             yield run(trace, Entry(policy, policy, WANTED), Terms())

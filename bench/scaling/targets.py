@@ -18,7 +18,7 @@ from jangada_operator.simulation.contest import ORACLE, OURS, Entry, run
 from jangada_operator.simulation.figures import ALL, Figures, ratio_to, reversals
 from jangada_operator.simulation.recorded import read_trace
 from jangada_operator.simulation.tables import show_share
-from jangada_operator.simulation.traces import HOUR, MINUTE, about, diurnal, drawn
+from jangada_operator.simulation.traces import HOUR, MINUTE, about, drawn, load
 from jangada_queue.policy.wanted import Wanted
 
 ONCE_POSSIBLE = 0.95
@@ -106,7 +106,7 @@ def _replay(wanted: Wanted, seed: int) -> list[Verdict]:
     changed = replace(wanted, start_within=timedelta(seconds=10))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "day.csv"
-        day = diurnal(Random(seed))
+        day = load("diurnal", seed)
         jobs = zip(day.arrivals, day.services, strict=True)
         path.write_text("at,seconds\n" + "".join(f"{at!r},{takes!r}\n" for at, takes in jobs))
         began = time.perf_counter()

@@ -1,10 +1,9 @@
 from bisect import bisect_right
-from random import Random
 
 import pytest
 
 from jangada_operator.simulation.trace import Trace
-from jangada_operator.simulation.traces import BY_NAME
+from jangada_operator.simulation.traces import BY_NAME, load
 
 SHORT = 600.0
 
@@ -17,4 +16,4 @@ def _beginning(trace: Trace) -> Trace:
 @pytest.fixture(scope="session")
 def short_traces() -> list[Trace]:
     """The first ten minutes of each load."""
-    return [_beginning(make(Random(1))) for make in BY_NAME.values()]
+    return [_beginning(load(name, 1)) for name in BY_NAME]

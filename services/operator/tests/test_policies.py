@@ -1,7 +1,6 @@
 """What every policy is held to on the beginning of every load."""
 
 from datetime import timedelta
-from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from jangada_operator.simulation.cluster import Terms
 from jangada_operator.simulation.contest import ORACLE, OURS, POLICIES, Entry, run
 from jangada_operator.simulation.trace import Trace
-from jangada_operator.simulation.traces import BY_NAME, assembled
+from jangada_operator.simulation.traces import assembled, load
 from jangada_queue.policy.wanted import Wanted
 
 WANTED = Wanted(most=100)
@@ -76,7 +75,7 @@ def test_announced_jobs_find_their_replica() -> None:
 
 
 def test_nobody_needs_fewer_pod_seconds_than_the_work_takes() -> None:
-    trace = BY_NAME["ramp"](Random(3))
+    trace = load("ramp", 3)
     for policy in POLICIES:
         figures = run(trace, Entry(policy, policy, WANTED), Terms()).figures
         assert figures.pod_seconds > figures.least_pod_seconds

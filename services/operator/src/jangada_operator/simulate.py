@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from random import Random
 from typing import Annotated, Final
 
 import typer
@@ -20,7 +19,7 @@ from jangada_operator.simulation.figures import with_totals
 from jangada_operator.simulation.recorded import read_trace
 from jangada_operator.simulation.tables import objects, table
 from jangada_operator.simulation.trace import Trace
-from jangada_operator.simulation.traces import BY_NAME
+from jangada_operator.simulation.traces import BY_NAME, load
 from jangada_operator.specs import Spec
 
 PIPE_WIDTH: Final = 1000
@@ -202,7 +201,7 @@ def _entries(
 
 def _trace(name: str, seed: int) -> Trace:
     if name in BY_NAME:
-        return BY_NAME[name](Random(seed))  # noqa: S311 - loads aren't secret
+        return load(name, seed)
     path = Path(name)
     if not path.suffix and not path.exists():
         raise ValueError(f"{name!r} is neither a file nor one of {', '.join(BY_NAME)}")

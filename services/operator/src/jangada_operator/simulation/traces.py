@@ -109,6 +109,11 @@ BY_NAME: Final[dict[str, Callable[[Random], Trace]]] = {
 }
 
 
+def load(name: str, seed: int) -> Trace:
+    """One of `BY_NAME`: the same for the same seed."""
+    return BY_NAME[name](Random(seed))  # noqa: S311 - loads are no secrets
+
+
 def about(mean: float, deviation: float = 0.5) -> Service:
     """Log-normal, as service times are."""
     sigma = math.sqrt(math.log(1 + deviation**2))
