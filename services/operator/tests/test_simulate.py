@@ -90,6 +90,14 @@ def test_an_error_says_how_to_mend_it(arguments: tuple[str, ...], message: str) 
     assert message in " ".join(words.split())
 
 
+def test_two_traces_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trickle.csv"
+    path.write_text(RECORDED, "utf-8")
+    answer = called("--trace", "trickle", "--trace", str(path))
+    assert answer.exit_code == 2
+    assert "rename a file" in answer.output
+
+
 def test_a_picture_that_cannot_be_written_is_an_error(recorded: str, tmp_path: Path) -> None:
     picture = tmp_path / "absent" / "picture.svg"
     answer = called("--trace", recorded, "--policy", "hpa", "--plot", str(picture))

@@ -177,7 +177,7 @@ def simulate(  # noqa: PLR0913 - each is an option of the command
     terms = Terms(slots=slots, start=pod_start.total_seconds(), grace=grace.total_seconds())
     try:
         entries = _entries(spec, terms, policy or [], what_if or [])
-        traces = [_trace(name, seed) for name in trace or BY_NAME]
+        traces = _traces(trace or list(BY_NAME), seed)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     runs = list(_Contest(traces, entries, terms).runs())
@@ -197,6 +197,16 @@ def _entries(
     if changes:
         entries.append(Entry(CHANGED, OURS, spec.changed(changes).wanted(terms.slots)))
     return entries
+
+
+def _traces(names: Sequence[str], seed: int) -> list[Trace]:
+    found: dict[str, Trace] = {}
+    for name in dict.fromkeys(names):
+        trace = _trace(name, seed)
+        if trace.name in found:
+            raise ValueError(f"two traces are called {trace.name!r}: rename a file")
+        found[trace.name] = trace
+    return list(found.values())
 
 
 def _trace(name: str, seed: int) -> Trace:

@@ -103,7 +103,7 @@ class CpuAutoscaler:
         used = self._used(cluster)
         if cluster.now == 0:
             return
-        unready = sum(pod.stage is Stage.STARTING for pod in cluster.pods.values())
+        unready = len(cluster.serving()) - len(used)
         wish = for_utilization(used, unready, TARGET_CPU, cluster.replicas)
         size = self._behavior.size(
             wish, cluster.replicas, cluster.now, least=self._least, most=self._most
@@ -111,7 +111,10 @@ class CpuAutoscaler:
         resize(cluster, size)
 
     def _used(self, cluster: Cluster) -> list[float]:
-        """Averages since the last sync, of those that were ready all the while."""
+        """Averages since the last sync, of those that were ready all the while.
+
+        The others aren't ready yet for the HPA: it wants a whole window of metrics of them.
+        """
         before, self._busy = self._busy, {}
         used = []
         for pod in cluster.pods.values():
