@@ -203,8 +203,8 @@ class Cluster:
         self._assign()
 
     def _assign(self) -> None:
-        for pod, job in self._line.pairs():
-            self._start(pod, job)
+        while (pair := self._line.pair()) is not None:
+            self._start(*pair)
 
     def _start(self, pod: Pod, job: int) -> None:
         now, outcome = self._clock.now, self.outcome

@@ -14,19 +14,24 @@ class Learned:
 
     def __init__(self) -> None:
         self._rate = DecayedRate()
+        self._fresh = ServiceTimes()
         self._latest = ServiceTimes()
         self._known = ServiceTimes()
         self._turned_at = 0.0
 
     def see(self, arrived: int, now: float) -> None:
+        """What has come and ended since the last time is known from now on."""
         self._rate.see(arrived, now)
+        if self._fresh.count:
+            self._latest.merge(self._fresh)
+            self._known.merge(self._fresh)
+            self._fresh = ServiceTimes()
         if now - self._turned_at > GENERATION:
             self._turned_at = now
             self._known, self._latest = self._latest, ServiceTimes()
 
     def add(self, kind: str, seconds: float) -> None:
-        self._latest.add(seconds, kind)
-        self._known.add(seconds, kind)
+        self._fresh.add(seconds, kind)
 
     @property
     def arrival_rate(self) -> float:

@@ -1,7 +1,7 @@
 """Who is served next, and by whom: jobs wait in turn, and so do free slots."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from jangada_operator.simulation.pods import Pod
 
@@ -30,14 +30,12 @@ class Line:
         """Before all others, in their order."""
         self.waiting.extendleft(reversed(jobs))
 
-    def pairs(self) -> Iterator[tuple[Pod, int]]:
-        """Each job that can start now, with the replica whose slot was free for the longest."""
-        while self.waiting and (pod := self._taken()) is not None:
-            yield pod, self.waiting.popleft()
-
-    def _taken(self) -> Pod | None:
+    def pair(self) -> tuple[Pod, int] | None:
+        """The next job, with the replica whose slot was free for the longest, if there are both."""
+        if not self.waiting:
+            return None
         while self._free:
             pod, epoch = self._free.popleft()
             if epoch == pod.epoch:
-                return pod
+                return pod, self.waiting.popleft()
         return None

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from jangada_operator.simulation.trace import Trace
+from jangada_operator.simulation.trace import KIND, Trace
 from jangada_queue.policy.observation import Running, Stage
 
 ENDLESS: Final = float("inf")
@@ -62,8 +62,10 @@ class Pod:
 
     @property
     def running(self) -> list[Running]:
-        now, kind = self._clock.now, self._trace.kind
-        return [Running(kind(job), now - since) for job, since in self.jobs.items()]
+        now, kinds = self._clock.now, self._trace.kinds
+        if not kinds:
+            return [Running(KIND, now - since) for since in self.jobs.values()]
+        return [Running(kinds[job], now - since) for job, since in self.jobs.items()]
 
     @property
     def drained_for(self) -> float:
