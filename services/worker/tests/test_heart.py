@@ -27,7 +27,7 @@ async def test_a_process_that_ends_while_it_is_registered_leaves_no_worker(raft:
     ours, theirs = socket.socketpair()
     running = asyncio.get_running_loop().create_future()
     nobody = cast("ForkServer", None)
-    child = Child(Forked(nobody, os.getpid(), running), await parent_end(ours))
+    child = Child(Forked(nobody, os.getpid(), running), await parent_end(ours), "pod")
     child.is_ready = True
     children = [child]
 

@@ -208,6 +208,7 @@ def test_a_reduction_is_gone_on_with_once_it_was_begun() -> None:
 def test_a_stream_that_has_ended_keeps_nobody() -> None:
     """The decayed rate would be there for minutes."""
     history = History()
+    found = decide(WANTED, seen(), history, NOW)
     for second in range(120):
         arrived = min(60, second) * 20
         rate = 20.0 if second < 60 else 5.0

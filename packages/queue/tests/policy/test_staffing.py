@@ -15,6 +15,7 @@ STREAM = Load(
     service=1.0,
     variation=1.0,
     running=0,
+    occupied=0,
     stuck=0,
     backlog=0.0,
     horizon=5.0,
@@ -75,7 +76,7 @@ def test_a_backlog_gets_what_starts_it_in_time() -> None:
 
 
 def test_long_jobs_need_a_slot_each() -> None:
-    load = replace(STREAM, rate=0.0, service=3600.0, running=7, backlog=5)
+    load = replace(STREAM, rate=0.0, service=3600.0, occupied=7, backlog=5)
     assert math.ceil(needs(load, AIM).slots) == 12
 
 
@@ -97,6 +98,7 @@ LOADS = st.builds(
     service=st.floats(0.001, 1e4),
     variation=st.floats(0, 50),
     running=st.integers(0, 5000),
+    occupied=st.integers(0, 5000),
     stuck=st.integers(0, 100),
     backlog=st.floats(0, 1e5),
     horizon=st.floats(1, 100),

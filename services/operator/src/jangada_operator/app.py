@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -48,7 +47,7 @@ async def run(options: Options) -> None:
     async with Kube.open(find_login) as kube:
         if not await _definition_is_there(kube, stop):
             return
-        identity = f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{uuid4().hex[:8]}"
+        identity = f"{socket.gethostname()}_{uuid4().hex[:8]}"
         leadership = Leadership(kube, options.lease_namespace, options.lease_name, identity)
         operator = Operator(kube, Cluster(), leadership)
         async with serve(operator, watching.is_set, options.host, options.port) as port:

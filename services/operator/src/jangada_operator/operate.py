@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final
@@ -31,7 +30,7 @@ def run(
         str | None,
         typer.Option(
             help="Where the leader's lease is. Default: the operator's own namespace.",
-            envvar="JANGADA_OPERATOR_LEASE_NAMESPACE",
+            envvar=["JANGADA_OPERATOR_LEASE_NAMESPACE", "POD_NAMESPACE"],
         ),
     ] = None,
     lease_name: Annotated[
@@ -72,8 +71,6 @@ def run(
 
 
 def _own_namespace() -> str:
-    if (told := os.environ.get("POD_NAMESPACE")) is not None:
-        return told
     return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"
 
 

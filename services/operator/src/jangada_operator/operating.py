@@ -107,7 +107,7 @@ class Operator:
 
     def _begin(self, written: Written, pool: Pool) -> Managed:
         status = dict(written.body.get("status") or {})
-        return Managed.begin(pool, self.kube, self.leadership, status)
+        return Managed.new(pool, self.kube, self.leadership, status)
 
     async def _broker_of(self, managed: Managed) -> Broker | Problem:
         try:

@@ -1,4 +1,4 @@
-"""The commands `jangada worker`, `jangada dispatcher` and `jangada queue stats`."""
+"""The commands `jangada worker`, `jangada dispatcher`, `jangada pools` and `jangada queue`."""
 
 import asyncio
 import logging
@@ -24,6 +24,7 @@ from jangada_queue.server import check_server
 from jangada_worker.dispatcher import Dispatcher
 from jangada_worker.forkserver import Run, fork_server
 from jangada_worker.parent.supervisor import Supervisor
+from jangada_worker.pools import pools
 
 log = get_logger(__name__)
 
@@ -31,6 +32,7 @@ log = get_logger(__name__)
 def register(app: typer.Typer) -> None:
     app.command()(worker)
     app.command()(dispatcher)
+    app.command()(pools)
     app.add_typer(queue_commands(_broker), name="queue")
 
 

@@ -8,8 +8,9 @@ import typer
 
 from jangada.config import load_settings
 from jangada.local.output import JsonOutput, TerminalOutput
-from jangada.local.platforms import Options
+from jangada.local.platforms import Options, WorkerRange
 from jangada.local.up import run
+from jangada.worker_settings import WorkerSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -29,8 +30,13 @@ def up(
         typer.Option(min=0, max=65535, help="Port of health and metrics; follows --port 0."),
     ] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, help="Worker processes. Default: JANGADA_WORKER__PROCESSES."),
+        WorkerRange | None,
+        typer.Option(
+            parser=WorkerRange.parse,
+            metavar="N|MIN..MAX",
+            help="Worker processes: so many, or as many as let jobs start in time. Default: what "
+            "JANGADA_WORKER__PROCESSES and …MIN_PROCESSES say, else 0..4.",
+        ),
     ] = None,
     data_dir: Annotated[
         Path, typer.Option(help="Where the data lies between runs.", file_okay=False)
@@ -56,8 +62,14 @@ def up(
         data_dir=data_dir,
         port=taken,
         management_port=follows if management_port is None else management_port,
-        workers=workers or settings.worker.processes,
+        workers=workers or _configured(settings.worker),
         fresh=fresh,
     )
     output = JsonOutput() if as_json else TerminalOutput()
     raise typer.Exit(asyncio.run(run(options, settings, output)))
+
+
+def _configured(worker: WorkerSettings) -> WorkerRange:
+    if worker.model_fields_set & {"processes", "min_processes"}:
+        return WorkerRange(worker.min_processes, worker.processes)
+    return WorkerRange(0, 4)

@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from jangada.config import DatabaseSettings, Settings, StorageSettings, ValkeySettings
@@ -24,6 +24,8 @@ from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.servers import Kept
 from jangada.local.valkey import EmbeddedValkey
 
+MOST_WORKERS: Final = 64
+
 MARGIN = timedelta(seconds=10)
 """How much longer than its own limit a child may take to stop."""
 
@@ -34,6 +36,26 @@ DEFAULTS: dict[str, object] = {
 }
 
 
+@dataclass(frozen=True)
+class WorkerRange:
+    """From how many to how many worker processes; `least` is None where their number is fixed."""
+
+    least: int | None
+    most: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`2`, or `0..4`. Raises `ValueError`."""
+        least, dots, most = text.partition("..")
+        try:
+            found = cls(int(least), int(most)) if dots else cls(None, int(least))
+        except ValueError as error:
+            raise ValueError(f"{text!r} is neither a number nor a range: 2, or 0..4") from error
+        if not max(found.least or 0, 1) <= found.most <= MOST_WORKERS or (found.least or 0) < 0:
+            raise ValueError(f"{text!r}: from 0 up to at most {MOST_WORKERS}, the most at least 1")
+        return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What the person asked for."""
@@ -41,7 +63,7 @@ class Options:
     data_dir: Path
     port: int
     management_port: int
-    workers: int
+    workers: WorkerRange
     fresh: bool
 
 
@@ -85,7 +107,7 @@ class Platform:
     @property
     def _postgres(self) -> EmbeddedPostgres:
         return EmbeddedPostgres(
-            self._folder.path / "postgres", max_connections=60 + 20 * self._options.workers
+            self._folder.path / "postgres", max_connections=60 + 20 * self._options.workers.most
         )
 
     def _clean_up(self) -> None:
@@ -124,7 +146,7 @@ class Platform:
             "JANGADA_API__PORT": str(self._options.port),
             "JANGADA_API__MANAGEMENT_PORT": str(self._options.management_port),
             "JANGADA_WORKER__MANAGEMENT_PORT": "0",
-            "JANGADA_WORKER__PROCESSES": str(self._options.workers),
+            **_worker_environment(self._options.workers),
             "JANGADA_TELEMETRY__LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
         }
@@ -184,6 +206,11 @@ class Platform:
         # Should it be started again, it is found where it was.
         self._children[-1].pin({key: str(urlsplit(url).port) for key, url in ports.items()})
         return {"api_url": urls["api_url"], "management_url": urls["management_url"]}
+
+
+def _worker_environment(workers: WorkerRange) -> dict[str, str]:
+    least = {} if workers.least is None else {"JANGADA_WORKER__MIN_PROCESSES": str(workers.least)}
+    return {"JANGADA_WORKER__PROCESSES": str(workers.most), **least}
 
 
 async def _all[T](works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

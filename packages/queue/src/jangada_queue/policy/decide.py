@@ -16,7 +16,7 @@ from jangada_queue.policy.wanted import OnDeadline, Wanted
 ENOUGH: Final = Aim(late=0.05, more=1.0)
 """As long as a pool serves this it isn't enlarged."""
 
-AMPLE: Final = Aim(late=0.01, more=1.1)
+AMPLE: Final = Aim(late=0.02, more=1.05)
 """It is enlarged to this, and reduced to it: between the two lies what chance does to a load."""
 
 LOOK_AGAIN: Final = 60.0
@@ -158,7 +158,7 @@ def _enlarged(case: _Case, wish: int, ample: Need, demand: Demand) -> _Size:
     if ample.stream >= ample.backlog:
         text = f"{load.rate:.4g} jobs/s of {load.service:.3g} s need {told}."
         return _Size(wish, Reason.ARRIVALS, text)
-    jobs = load.backlog + load.running
+    jobs = load.backlog + load.occupied
     if demand.due > load.rate * load.horizon:
         text = f"{demand.due:.0f} jobs fall due, {jobs:.0f} will want to run: {told}."
         return _Size(wish, Reason.DUE_SOON, text)
@@ -237,7 +237,8 @@ def _grown(case: _Case, found: _Size) -> Decision:
 
 def _shrunk(case: _Case, found: _Size, signals: Signals) -> Decision:
     crew = case.crew
-    surplus = leaving(crew.serving, len(crew.serving) - found.size, signals.kinds)
+    many = max(0, len(crew.serving) - found.size)
+    surplus = leaving(crew.serving, many, signals.kinds)
     busy = sum(each.held > 0 for each in crew.draining)
     most_busy = case.wanted.scale_down.most_draining
     if most_busy is None:
@@ -311,6 +312,7 @@ def _inputs(case: _Case, signals: Signals, demand: Demand, need: Need) -> Mappin
         "held_back": demand.held_back,
         "in_flight": signals.in_flight,
         "running": load.running,
+        "occupied": load.occupied,
         "stuck": load.stuck,
         "due_soon": demand.due,
         "oldest_wait_seconds": signals.oldest_wait,

@@ -1,5 +1,6 @@
 """From what is seen to what is asked of the slots."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -90,15 +91,20 @@ def demand_of(
     leaving = sum(each.held for each in crew.draining)
     running = max(0, signals.in_flight - leaving - pace.stuck)
     held_back = signals.backlog if _is_held_back(history, now) else 0
-    asking = running + signals.backlog - held_back + max(rate * lead, due)
+    coming = max(rate * lead, due)
+    asking = running + signals.backlog - held_back + coming
     room = _room(crew, pace, lead)
+    backlog = max(0.0, asking - room.starts)
+    stays = math.exp(-lead / pace.service)
+    inside = (asking - coming) * stays + coming * pace.service / lead * (1 - stays)
     load = Load(
         rate=rate,
         service=pace.service,
         variation=pace.variation,
-        running=min(asking, room.slots),
+        running=running,
+        occupied=min(room.slots, max(inside, backlog)),
         stuck=pace.stuck,
-        backlog=max(0.0, asking - room.starts),
+        backlog=backlog,
         within=within,
         horizon=horizon_of(within, lead),
         ahead=lead + within,

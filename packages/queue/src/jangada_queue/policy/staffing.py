@@ -17,7 +17,7 @@ from statistics import NormalDist
 from typing import Final, NamedTuple
 
 EXACT: Final = 100.0
-FULLEST: Final = 0.95
+FULLEST: Final = 0.97
 """No more of the slots may be busy on average: beyond it waits explode with the least error."""
 
 STEADY: Final = NormalDist()
@@ -28,15 +28,16 @@ class Load:
     """What is asked of the slots. Times are in seconds, rates per second.
 
     `service` is the mean time that a job takes, `variation` its squared coefficient of variation;
-    `running` are jobs in slots, `stuck` those that run far longer than usual, beside them.
-    `backlog` is to start within `horizon`; new ones come at `rate` and are to start `within`.
-    `ahead` is how long what is decided now has to suffice.
+    `running` are jobs in slots now, `occupied` those that will be when help is there; `stuck` run
+    far longer than usual, beside them. `backlog` is to start within `horizon`; new ones come at
+    `rate` and are to start `within`. `ahead` is how long what is decided now has to suffice.
     """
 
     rate: float
     service: float
     variation: float
     running: float
+    occupied: float
     stuck: int
     backlog: float
     horizon: float
@@ -72,7 +73,7 @@ def needs(load: Load, aim: Aim) -> Need:
 
 def _for_backlog(load: Load, aim: Aim) -> float:
     """As many as start the backlog within the horizon, beside what comes and what runs."""
-    starts = load.running + (load.backlog + load.rate * load.horizon) * aim.more
+    starts = load.occupied + (load.backlog + load.rate * load.horizon) * aim.more
     return starts / (1 + load.horizon / load.service)
 
 

@@ -18,6 +18,7 @@ def load_of(wanted: Wanted, inputs: Mapping[str, float]) -> Load:
         service=inputs["service_seconds"],
         variation=inputs["service_variation"],
         running=inputs["running"],
+        occupied=inputs["occupied"],
         stuck=int(inputs["stuck"]),
         backlog=inputs["backlog_expected"],
         within=within,

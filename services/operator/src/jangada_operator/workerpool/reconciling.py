@@ -57,7 +57,7 @@ class Managed:
     """Of each pod that is going, how many jobs it ran when it spoke last."""
 
     @classmethod
-    def begin(cls, pool: Pool, kube: Kube, mandate: Mandate, status: Json) -> "Managed":
+    def new(cls, pool: Pool, kube: Kube, mandate: Mandate, status: Json) -> "Managed":
         report = Report(pool.key)
         report.begin_from(status)
         return cls(pool, Drains(pool, kube, mandate), report)

@@ -25,8 +25,10 @@ from jangada_worker.link import (
 class Child:
     """A running worker process, and the link to it."""
 
-    def __init__(self, process: Forked, link: Link[ToParent, ToChild]) -> None:
+    def __init__(self, process: Forked, link: Link[ToParent, ToChild], pod: str) -> None:
         self.process = process
+        self.pod = pod
+        self.born = time.monotonic()
         self.worker: UUID | None = None
         self.kinds: list[KindFacts] = []
         self.timeouts: dict[str, float] = {}
@@ -48,7 +50,7 @@ class Child:
             except BaseException:
                 ours.close()
                 raise
-        return cls(process, await parent_end(ours))
+        return cls(process, await parent_end(ours), pod)
 
     @property
     def pid(self) -> int:

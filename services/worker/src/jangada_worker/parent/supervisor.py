@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Final
@@ -27,7 +28,9 @@ from jangada_worker.link import Drain, Flagged, HandBack, Observations
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import WorkerMetrics
 from jangada_worker.parent.children import Child
+from jangada_worker.parent.crew import Crew
 from jangada_worker.parent.heart import Heart
+from jangada_worker.parent.pool import LocalPool
 from jangada_worker.parent.watchdog import Watchdog
 from jangada_worker.patience import GRACE, LAST_WORDS
 
@@ -56,12 +59,14 @@ class Supervisor:
         self._pod = self._settings.pod_uid or new_id().hex
         self._version = version("jangada-worker")
         self._children: dict[int, Child] = {}
+        self._numbers: set[int] = set()
+        """Of the processes that there are to be; one that isn't there is being started."""
         self._gone: list[UUID] = []
         self._completed: dict[str, ServiceTimes] = {}
         self._stop = stop
         self._ready = asyncio.Event()
         self._is_lost = False
-        self._flag = ""
+        self._flags: dict[str, str] = {}
         self._is_valkey_absent = False
         self._health = Health(self._faults, self._degraded, self._ready.is_set)
         # A connection that is dead without a word costs a beat, and another one is made in time.
@@ -94,9 +99,9 @@ class Supervisor:
             settings.management_host, settings.management_port, self._health, self._registry
         ) as url:
             async with asyncio.TaskGroup() as group:
-                keepers = [
-                    group.create_task(self._keep(number)) for number in range(settings.processes)
-                ]
+                crew = Crew(group, self._keep, self._numbers)
+                for _ in range(self._first_processes()):
+                    crew.start()
                 background = [
                     group.create_task(work)
                     for work in (
@@ -105,15 +110,43 @@ class Supervisor:
                         self._report(),
                         self._turn(),
                         self._announce(url),
+                        self._follow_queues(crew),
                     )
                 ]
                 await self._stop.asked.wait()
-                await self._drain(keepers)
+                await self._drain([*crew.keepers])
                 for task in background:
                     task.cancel()
             await self._leave()
         if self._is_lost:
             raise Unavailable("The process that forks the worker processes was killed.")
+
+    def _first_processes(self) -> int:
+        """Where their number follows the queues one says what kinds there are."""
+        least = self._settings.min_processes
+        return self._settings.processes if least is None else max(1, least)
+
+    async def _follow_queues(self, crew: Crew) -> None:
+        """Where that is wanted, have as many processes as let jobs start in time."""
+        if self._settings.min_processes is None:
+            return
+        await self._ready.wait()
+        pool = LocalPool(
+            settings=self._settings,
+            client=self._runtime.queue,
+            processes=lambda: {child.pod: child for child in self._children.values()},
+            asked=lambda: len(self._numbers),
+            start=crew.start,
+            end=self._end,
+        )
+        await pool.run()
+
+    def _end(self, pod: str) -> None:
+        """End a process that is empty, for good."""
+        for number, child in self._children.items():
+            if child.pod == pod:
+                self._numbers.discard(number)
+                child.send(Drain(self._settings.drain_timeout.total_seconds()))
 
     async def _turn(self) -> None:
         """Show that the loop turns. The short sleep also has signals noticed at once."""
@@ -134,9 +167,9 @@ class Supervisor:
         Only one that fails to start is waited for, longer each time.
         """
         pauses = Pauses(first=0.5, longest=30.0)
-        while not self._stop.asked.is_set():
+        while number in self._numbers and not self._stop.asked.is_set():
             try:
-                child = await Child.spawn(self._server, self._pod)
+                child = await Child.spawn(self._server, self._pod_of(number))
             except ForkServerLost:
                 self._give_up()
                 return
@@ -152,7 +185,7 @@ class Supervisor:
             if child.worker is not None:
                 self._gone.append(child.worker)
                 self._heart.bury(child.worker, in_order=child.said_farewell and code == 0)
-            if self._stop.asked.is_set():
+            if self._stop.asked.is_set() or number not in self._numbers:
                 return
             self._metrics.restarts.inc()
             log.warning("a worker process ended and is replaced", pid=child.pid, code=code)
@@ -178,7 +211,7 @@ class Supervisor:
     def _on_ready(self) -> None:
         self._heart.hurry()
         children = self._children.values()
-        if len(children) == self._settings.processes and all(c.is_ready for c in children):
+        if len(children) == len(self._numbers) and all(c.is_ready for c in children):
             self._ready.set()
 
     async def _drain(self, keepers: Sequence[asyncio.Task[None]]) -> None:
@@ -186,7 +219,7 @@ class Supervisor:
         seconds = self._settings.drain_timeout.total_seconds()
         log.info("draining", seconds=seconds)
         self._tell_children(Drain(seconds))
-        ended = asyncio.ensure_future(asyncio.wait(keepers))
+        ended = asyncio.ensure_future(_all_done(keepers))
         hurried = asyncio.ensure_future(self._stop.hurried.wait())
         await asyncio.wait(
             {ended, hurried}, timeout=seconds + LAST_TURN, return_when=asyncio.FIRST_COMPLETED
@@ -228,27 +261,41 @@ class Supervisor:
     async def _tell_valkey(self) -> None:
         """Report the living and take leave of the gone; the answer says whether to drain."""
         client, queues = self._runtime.queue, self._settings.queues
-        reports = [self._report_of(child) for child in self._children.values() if child.worker]
-        self._take_flag(await workers.report(client, self._pod, reports, queues=queues))
+        for pod, reports in self._reports().items():
+            self._flags[pod] = await workers.report(client, pod, reports, queues=queues)
+        self._tell_flags()
         if gone := [str(worker) for worker in self._gone]:
             await workers.leave(client, queues, gone)
             del self._gone[: len(gone)]
         for queue in list(self._completed):
             await observe(client, queue, self._completed.pop(queue))
 
-    def _take_flag(self, flag: str) -> None:
-        """Children say with their next report that they have seen it."""
-        if flag != self._flag:
-            log.info("the pod is to drain" if flag else "the pod claims again")
-        self._flag = flag
+    def _pod_of(self, number: int) -> str:
+        """All processes drain together, but where their number follows the queues."""
+        return self._pod if self._settings.min_processes is None else f"{self._pod}-{number}"
+
+    def _reports(self) -> Mapping[str, list[WorkerReport]]:
+        """By pod; ours is asked for although no process of it may have registered yet."""
+        found: defaultdict[str, list[WorkerReport]] = defaultdict(list)
+        if self._settings.min_processes is None:
+            found[self._pod] = []
         for child in self._children.values():
+            if child.worker:
+                found[child.pod].append(self._report_of(child))
+        self._flags = {pod: flag for pod, flag in self._flags.items() if pod in found}
+        return found
+
+    def _tell_flags(self) -> None:
+        """Children say with their next report that they have seen it."""
+        for child in self._children.values():
+            flag = self._flags.get(child.pod, "")
             if child.drain != flag:
                 child.send(Flagged(flag))
 
     def _report_of(self, child: Child) -> WorkerReport:
         return WorkerReport(
             worker=str(child.worker),
-            pod=self._pod,
+            pod=child.pod,
             host=socket.gethostname(),
             pid=child.pid,
             version=self._version,
@@ -263,7 +310,7 @@ class Supervisor:
     def _describe(self, worker: UUID, child: Child) -> NewWorker:
         return NewWorker(
             id=worker,
-            pod_uid=self._pod,
+            pod_uid=child.pod,
             host=socket.gethostname(),
             pid=child.pid,
             version=self._version,
@@ -275,9 +322,10 @@ class Supervisor:
     def _faults(self) -> dict[str, str]:
         """A worker is ready while one of its processes runs and nobody drains it."""
         faults = {}
-        if not any(child.is_ready for child in tuple(self._children.values())):
+        is_empty = self._settings.min_processes == 0 and not self._numbers
+        if not is_empty and not any(c.is_ready for c in tuple(self._children.values())):
             faults["children"] = "no worker process runs"
-        if self._flag or self._stop.asked.is_set():
+        if self._flags.get(self._pod) or self._stop.asked.is_set():
             faults["process"] = "it is draining"
         return faults
 
@@ -288,3 +336,8 @@ class Supervisor:
         if self._is_valkey_absent:
             degraded["valkey"] = "it does not answer"
         return degraded
+
+
+async def _all_done(tasks: Sequence[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)
