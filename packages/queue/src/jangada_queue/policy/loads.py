@@ -144,7 +144,8 @@ def _pace_of(times: ServiceTimes, crew: Crew, within: float) -> _Pace:
     ages = [each.seconds for replica in crew.serving for each in replica.running]
     mean = times.mean()
     if mean is None:
-        return _Pace(max(UNKNOWN_SERVICE, *ages, 0.0), 1.0, 0, is_unknown=True)
+        # The likeliest mean of exponential times, were one of those that run to end just now.
+        return _Pace(max(UNKNOWN_SERVICE, sum(ages)), 1.0, 0, is_unknown=True)
     limit = max(within, STUCK * mean)
     return _Pace(*times.capped(limit), sum(age > limit for age in ages))
 
