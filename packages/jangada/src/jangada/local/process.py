@@ -81,6 +81,7 @@ class Child:
         self._pass_fds = tuple(pass_fds)
         started: Future[subprocess.Popen[bytes]] = Future()
         self.ended: Future[int] = Future()
+        self._reaping = threading.Lock()
         # It cannot be cancelled, so whoever awaits it may be.
         self.ended.set_running_or_notify_cancel()
         name = f"runs {Path(command.argv[0]).name}"
@@ -96,9 +97,11 @@ class Child:
         started.set_result(process)
         # Not reaped yet, it keeps its id, and so its group's, from being given to others.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        self.ended.set_result(process.wait())
+        with self._reaping:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
+        self.ended.set_result(code)
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - the command is ours
@@ -120,8 +123,13 @@ class Child:
         return not self.ended.done()
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it, unless it has ended."""
-        self.popen.send_signal(number)
+        """Signal it, unless it has ended.
+
+        Not by `send_signal`, which would reap what has just ended before our thread has seen it.
+        """
+        with self._reaping:
+            if self.popen.returncode is None:
+                os.kill(self.pid, number)
 
     def stop(self, escalation: Escalation) -> None:
         """End it, more and more firmly; returns when it is gone."""
