@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up test coverage check fmt lock upgrade docs bench mutants hooks clean
+.PHONY: help setup up test coverage e2e-smoke e2e tools check fmt lock upgrade docs bench mutants hooks clean
 RUN := .venv/bin/python
 
 ##@ Start here
@@ -16,6 +16,10 @@ test: setup ## Run the tests; ARGS="-k import" runs some
 	@$(RUN) scripts/suite.py $(ARGS)
 coverage: setup ## Run the tests that reach packages/ and hold their branches at 90 %
 	@$(RUN) scripts/suite.py --branches
+e2e-smoke: setup ## Run the shorter tests on a Kubernetes control plane, which is built the first time
+	@$(RUN) scripts/suite.py --cluster smoke
+e2e: setup ## Run all tests on a Kubernetes control plane; ARGS="-k grace" runs some
+	@$(RUN) scripts/suite.py --cluster all $(ARGS)
 check: setup ## Check format, lint, types, imports, conventions, generated files and locks
 	@$(RUN) scripts/checks.py
 fmt: setup ## Format the code and mend what ruff can mend
@@ -34,6 +38,8 @@ upgrade: ## Write the locks with the newest versions that are allowed
 ##@ Now and then
 bench: setup ## Measure what docs/performance.md promises; fails when a ratio isn't held
 	@$(RUN) bench/run.py $(ARGS)
+tools: setup ## Build what tests of the cluster run, out of tools/; ARGS=keda builds another set
+	@$(RUN) scripts/tools.py $(ARGS)
 mutants: setup ## Change the code on purpose and see whether a test notices (about 20 minutes)
 	@$(RUN) scripts/mutants.py $(ARGS)
 clean: ## Remove environments and caches; the data of `jangada up` stays

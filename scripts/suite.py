@@ -1,7 +1,9 @@
 """Runs the tests; with `--branches`, holds the branch coverage of the libraries at 90 % instead.
 
 Measuring makes tests and the processes that they start take twice as long, so it is a run of its
-own, of those tests that reach the libraries. With other arguments this is plain pytest.
+own, of those tests that reach the libraries. `--cluster smoke` and `--cluster all` run the tests
+that need a Kubernetes control plane, and build that when it isn't there; nothing else runs them.
+With other arguments this is plain pytest.
 """
 
 import json
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import tools
 from toolchain import ROOT
 
 BIN = Path(sys.executable).parent
@@ -22,6 +25,10 @@ GATE = 90.0
 PARALLEL = ["-n", str(min((os.cpu_count() or 1) + 2, 8))]
 ELSEWHERE = ["--ignore", "tests/test_conventions.py"]
 """`make check` runs them."""
+NO_CLUSTER = ["-m", "not cluster"]
+"""`make e2e` runs them."""
+CLUSTER = ["tests/cluster", "-n", "2"]
+CHOSEN = {"smoke": ["-m", "cluster and smoke"], "all": ["-m", "cluster"]}
 QUIET = ["-q", "--durations", "5", "--durations-min", "2"]
 SHOWN = 10
 MEASURED = ["packages", "tests"]
@@ -102,16 +109,30 @@ def measure() -> int:
         # Some tests run the platform as another user, whose processes write what they covered, too.
         Path(folder).chmod(0o1777)
         data = Path(folder) / "data"
-        failed = run_tests(*MEASURED, *PARALLEL, *QUIET, "--cov", "--cov-report=", data=data)
+        failed = run_tests(
+            *MEASURED, *PARALLEL, *QUIET, *NO_CLUSTER, "--cov", "--cov-report=", data=data
+        )
         files = measured(data)
     print("\n".join(report(files)))
     return failed or gate(files)
 
 
+def run_on_cluster(choice: str, arguments: list[str]) -> int:
+    if failed := tools.main([tools.CONTROL.name]):
+        return failed
+    return run_tests(*CLUSTER, *QUIET, *CHOSEN[choice], *arguments)
+
+
 def main(arguments: list[str]) -> int:
-    if arguments == ["--branches"]:
-        return measure()
-    return run_tests(*(arguments or [*PARALLEL, *QUIET, *ELSEWHERE]))
+    match arguments:
+        case ["--branches"]:
+            return measure()
+        case ["--cluster", choice, *rest]:
+            return run_on_cluster(choice, rest)
+        case []:
+            return run_tests(*PARALLEL, *QUIET, *ELSEWHERE, *NO_CLUSTER)
+        case _:
+            return run_tests(*arguments)
 
 
 if __name__ == "__main__":
