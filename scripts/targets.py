@@ -4,7 +4,9 @@ import re
 
 from toolchain import ROOT
 
-LINE = re.compile(r"^(?:##@ (?P<section>.+)|(?P<target>[a-z0-9-]+):.*?## (?P<text>.+))$", re.MULTILINE)
+LINE = re.compile(
+    r"^(?:##@ (?P<section>.+)|(?P<target>[a-z0-9-]+):.*?## (?P<text>.+))$", re.MULTILINE
+)
 
 print("Usage: make TARGET")
 for match in LINE.finditer((ROOT / "Makefile").read_text(encoding="utf-8")):

@@ -11,13 +11,14 @@ import platform
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,7 @@ PLACE: Final = "JANGADA_TOOLS"
 INSTALLED: Final = "/usr/local/go/bin"
 """Where Go's own installer puts it, which isn't on every PATH."""
 
+GO_ENVIRON: Final = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
 SAID_EVERY: Final = 15.0
 SHOWN: Final = 12
 ENOUGH_DISK: Final = 2 << 30
@@ -44,6 +46,8 @@ class ToolSet:
     programs: Mapping[str, str]
     versions: Mapping[str, tuple[str, str]]
     """Variables that are to hold the version of a module, and how they write it."""
+    files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Folders to be had beside the programs, each a module's own."""
 
     @property
     def folder(self) -> Path:
@@ -80,6 +84,7 @@ KEDA: Final = ToolSet(
         "adapter": "github.com/kedacore/keda/v2/cmd/adapter",
     },
     {"github.com/kedacore/keda/v2/version.Version": ("github.com/kedacore/keda/v2", "{version}")},
+    {"definitions": ("github.com/kedacore/keda/v2", "config/crd/bases")},
 )
 SETS: Final = {each.name: each for each in (CONTROL, KEDA)}
 
@@ -144,7 +149,11 @@ def fingerprint(tools: ToolSet) -> str:
     for name in ("go.mod", "go.sum"):
         digest.update((tools.folder / name).read_bytes())
     programs = sorted(tools.programs.items())
-    digest.update(repr((linked(tools), programs, platform.machine(), sys.platform)).encode())
+    digest.update(
+        repr(
+            (linked(tools), programs, sorted(tools.files.items()), platform.machine(), sys.platform)
+        ).encode()
+    )
     return digest.hexdigest()[:16]
 
 
@@ -202,6 +211,8 @@ def _build(tools: ToolSet, go: Path, folder: Path) -> None:
         _compile(tools, go, draft)
         for name, package in tools.programs.items():
             (draft / executable_name(package)).rename(draft / name)
+        for name, (module, inside) in tools.files.items():
+            _copy(_module(tools, go, module) / inside, draft / name)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -213,13 +224,30 @@ def executable_name(package: str) -> str:
     return next(part for part in reversed(package.split("/")) if not re.fullmatch(r"v\d+", part))
 
 
+def _module(tools: ToolSet, go: Path, module: str) -> Path:
+    """Where Go keeps a module that it has built from."""
+    command = [str(go), "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]
+    environ = {**os.environ, **GO_ENVIRON}
+    done = subprocess.run(
+        command, cwd=tools.folder, env=environ, capture_output=True, text=True, check=True
+    )
+    return Path(done.stdout.strip())
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Files, but not their permissions: Go's own may not be removed again."""
+    target.mkdir()
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+
+
 def _compile(tools: ToolSet, go: Path, draft: Path) -> None:
     command = Command(
         argv=[
             *(str(go), "build", "-v", "-mod=readonly", "-trimpath"),
             *("-ldflags", linked(tools), "-o", f"{draft}{os.sep}", *tools.programs.values()),
         ],
-        environ={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""},
+        environ={**os.environ, **GO_ENVIRON},
         folder=tools.folder,
         death_signal=signal.SIGKILL,
     )

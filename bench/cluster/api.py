@@ -103,7 +103,7 @@ class Api:
     ) -> Any:  # noqa: ANN401 - what the path answers
         """Any request; the helpers below are this one with a path."""
         headers = {"Content-Type": FORMS.get(form, "application/json")}
-        content = None if body is None else json.dumps(body)
+        content = body if body is None or isinstance(body, str) else json.dumps(body)
         query = {name: value for name, value in parameters.items() if value}
         answer = self._http.request(method, path, content=content, headers=headers, params=query)
         return _checked(answer)

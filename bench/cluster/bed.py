@@ -77,16 +77,16 @@ class Bed:
         write_certificates(self.folder)
         client, peer, self.port = (self._hold_port() for _ in range(3))
         self._write_users()
-        self._spawn("etcd", *_etcd_options(client, peer))
+        self.spawn("etcd", *_etcd_options(client, peer))
         self._apiserver = _apiserver_options(client, self.port)
         self.start_apiserver()
         self._spawn_clients()
         with self.api() as api:
             for number in range(self._nodes):
                 api.create(node(f"node-{number}"))
-            self._wait("the nodes", lambda: all(map(is_ready, api.list("nodes"))))
+            self.wait("the nodes", lambda: all(map(is_ready, api.list("nodes"))))
             account = ("serviceaccounts", "default")
-            self._wait("controllers", lambda: api.find(*account, namespace="default") is not None)
+            self.wait("controllers", lambda: api.find(*account, namespace="default") is not None)
 
     def stop(self) -> None:
         """Return when all of it is gone; the logs stay."""
@@ -99,9 +99,9 @@ class Bed:
 
     def start_apiserver(self) -> None:
         """Return when it answers."""
-        self._spawn("kube-apiserver", *self._apiserver)
+        self.spawn("kube-apiserver", *self._apiserver)
         with self.api() as api:
-            self._wait("the API server", api.is_ready)
+            self.wait("the API server", api.is_ready)
 
     def stop_apiserver(self) -> None:
         """As if its machine had gone: everything else goes on, and finds nobody."""
@@ -145,7 +145,8 @@ class Bed:
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def _wait(self, what: str, is_there: Callable[[], bool]) -> None:
+    def wait(self, what: str, is_there: Callable[[], bool]) -> None:
+        """Wait until it is there; raises `BedFailed` when something dies first."""
         answer = ""
 
         def ended() -> bool:
@@ -199,10 +200,17 @@ class Bed:
         path.write_text(json.dumps(content))
         return path
 
-    def _spawn(self, name: str, *options: str) -> None:
+    def spawn(
+        self,
+        name: str,
+        *options: str,
+        program: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start something that belongs to the bed, works in its folder and ends with it."""
         command = Command(
-            argv=[str(self._programs / name), *options],
-            environ=plain_environ(),
+            argv=[str(program or self._programs / name), *options],
+            environ={**plain_environ(), **(environ or {})},
             folder=self.folder,
             death_signal=signal.SIGKILL,
         )
@@ -211,15 +219,15 @@ class Bed:
 
     def _spawn_clients(self) -> None:
         """Controllers, scheduler and kwok; nodes stay ready also on a machine that is starved."""
-        self._spawn(
+        self.spawn(
             *("kube-controller-manager", *FAST, "--kubeconfig=kube-controller-manager.kubeconfig"),
             *("--use-service-account-credentials", "--root-ca-file=ca.crt"),
             f"--service-account-private-key-file={ACCOUNTS}.key",
             *("--node-monitor-grace-period=1h", "--concurrent-gc-syncs=5"),
         )
-        self._spawn("kube-scheduler", *FAST, "--kubeconfig=kube-scheduler.kubeconfig")
+        self.spawn("kube-scheduler", *FAST, "--kubeconfig=kube-scheduler.kubeconfig")
         port = free_port()
-        self._spawn(
+        self.spawn(
             *("kwok", "--kubeconfig=kwok.kubeconfig", f"--config={STAGES}", "--manage-all-nodes"),
             *("--node-lease-duration-seconds=40", f"--node-ip={ADDRESS}", f"--node-port={port}"),
             f"--server-address={ADDRESS}:{port}",
