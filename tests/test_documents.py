@@ -93,7 +93,9 @@ def test_the_documents_do_what_they_say(place: Path, api: str) -> None:
 
 
 def test_the_make_targets_that_documents_name_exist() -> None:
-    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    )
     named = {
         target
         for document in [*RUN, "CONTRIBUTING.md"]
