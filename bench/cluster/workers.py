@@ -29,12 +29,16 @@ def deployment(
     replicas: int,
     environ: Mapping[str, str],
     command: Sequence[str],
+    is_process: bool = True,
     grace: int = 30,
     container: Mapping[str, Any] | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Object:
-    """Of processes with these variables, beside their pod's identity and the Valkey's Secret."""
-    labels = {APP: name, PROCESS: "true"}
+    """Of processes with these variables, beside their pod's identity and the Valkey's Secret.
+
+    Where it is of no processes, its pods only seem to run: hundreds of them cost nothing.
+    """
+    labels = {APP: name, **({PROCESS: "true"} if is_process else {})}
     main = {
         "name": "worker",
         "image": "example.invalid/worker:1",

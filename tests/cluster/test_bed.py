@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from chaos.harness import BENCH
-from cluster.api import Api, ApiError
+from cluster.api import Api, ApiError, Object
 from cluster.bed import Bed, BedFailed
 from cluster.field import Field
 from cluster.workers import deployment
@@ -30,11 +30,9 @@ with Bed(Path(sys.argv[1]), Path(sys.argv[2])) as bed:
 READER = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
 
 
-def idle(name: str, replicas: int) -> dict[str, object]:
+def idle(name: str, replicas: int) -> Object:
     """A Deployment whose pods kwok says to be running."""
-    made = deployment(name, replicas=replicas, environ={}, command=["true"])
-    del made["spec"]["template"]["metadata"]["labels"]["jangada.test/process"]
-    return made
+    return deployment(name, replicas=replicas, environ={}, command=["true"], is_process=False)
 
 
 @pytest.mark.smoke

@@ -31,9 +31,8 @@ def server(queue_server: str) -> Iterator[redis.Redis]:
 async def test_a_stream_scales_a_deployment(
     keda: None, place: Field, server: redis.Redis, tmp_path: Path
 ) -> None:
-    made = deployment("web", replicas=0, environ={}, command=["true"])
-    del made["spec"]["template"]["metadata"]["labels"]["jangada.test/process"]
-    place.api.apply(made)
+    idle = deployment("web", replicas=0, environ={}, command=["true"], is_process=False)
+    place.api.apply(idle)
     secret = server.connection_pool.connection_kwargs
     place.api.secret("redis", password=str(secret["password"]))
     parameter = {"parameter": "password", "name": "redis", "key": "password"}
