@@ -128,7 +128,7 @@ class Api:
                 label = group["metadata"].get("name", "")
                 for version in group["versions"]:
                     full = f"{label}/{version['version']}" if label else version["version"]
-                    for each in version["resources"]:
+                    for each in version.get("resources", ()):  # none while its server is away
                         said, plural = each["responseKind"]["kind"], each["resource"]
                         kind = Kind(full, plural, each["scope"] == "Namespaced")
                         yield f"{full} {said}", kind

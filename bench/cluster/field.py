@@ -146,14 +146,15 @@ async def field(bed: Bed, kubelet: Kubelet, url: str, folder: Path) -> AsyncIter
     sender = LeasedStreamBroker(url, queue_name=name)
     register(sender, str(folder))
     await sender.startup()
-    with bed.api() as admin, admin.make_namespace(name) as api:
-        api.secret(SECRET, **{KEY: url})
-        made = Field(bed, kubelet, api, url, Ledger(folder), name, sender, sender.client)
-        try:
-            yield made
-        finally:
-            await sender.shutdown()
-            _clear(api)
+    try:
+        with bed.api() as admin, admin.make_namespace(name) as api:
+            api.secret(SECRET, **{KEY: url})
+            try:
+                yield Field(bed, kubelet, api, url, Ledger(folder), name, sender, sender.client)
+            finally:
+                _clear(api)
+    finally:
+        await sender.shutdown()
 
 
 def _clear(api: Api) -> None:
