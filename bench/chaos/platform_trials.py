@@ -23,7 +23,8 @@ async def run_client(raft: Raft) -> int:
         stdout=asyncio.subprocess.PIPE,
     )
     said, _ = await asyncio.wait_for(client.communicate(), LONG)
-    deaths: int = json.loads(said.splitlines()[-1])["deaths"]
+    (told,) = [line for line in said.splitlines() if line.startswith(b"{")]  # the rest is its log
+    deaths: int = json.loads(told)["deaths"]
     return deaths
 
 
