@@ -251,7 +251,7 @@ class Keeper:
         plan = self.plan
         if not self._said_farewell and self.worker.has_exited(within=EXIT_GRACE):
             for queue in plan.queues:
-                await leases.surrender(
+                losses = await leases.surrender(
                     self.client,
                     queue,
                     plan.worker,
@@ -259,9 +259,18 @@ class Keeper:
                     most_losses=plan.most_losses,
                     detail="Its worker process died while it ran.",
                 )
+                self._tell_of(queue, losses)
         for queue in list(self._completed):
             await observe(self.client, queue, self._completed.pop(queue))
         await leave(self.client, plan.queues, [plan.worker])
+
+    def _tell_of(self, queue: str, losses: leases.Losses) -> None:
+        """Where the worker's own log was: it can't say any more what became of its messages."""
+        if any((losses.returned, losses.delayed, losses.buried)):
+            sys.stderr.write(
+                f"worker process {self.plan.pid} died: {losses.returned} messages of {queue} start "
+                f"elsewhere, {losses.buried} were lost for the last time and are dead letters\n"
+            )
 
 
 @asynccontextmanager

@@ -72,6 +72,7 @@ class LeaseWorker:
     _keeping: Keeping = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _background: list[asyncio.Task[None]] = field(default_factory=list)
+    _introduced: asyncio.Event = field(default_factory=asyncio.Event)
     _flag: str = ""
 
     def __post_init__(self) -> None:
@@ -96,7 +97,7 @@ class LeaseWorker:
             news=self._news,
             flagged=self._take_flag,
         )
-        claimant = Claimant(self.id, plan.pod, plan.queues, plan.kinds, self._keeping.renewing)
+        claimant = Claimant(self.id, plan.pod, plan.queues, plan.kinds, self._may_claim)
         self.source = Source(self.client, self.ledger, claimant)
 
     @property
@@ -110,25 +111,42 @@ class LeaseWorker:
         return self._keeping.is_renewing
 
     async def start(self) -> None:
-        """Begin. Waits for a Valkey that is absent; raises `UnsafeServer` for another's queue."""
+        """Begin. Raises `UnsafeServer` for another's queue.
+
+        While Valkey is absent nothing is claimed; whoever starts us doesn't wait for it, and may
+        end us meanwhile.
+        """
         self._background = [
             asyncio.create_task(work)
             for work in (self.ledger.run(), self._keeping.run(), self._turn())
         ]
-        await self._introduce()
+        try:
+            await self._introduce()
+        except QueueUnavailable as error:
+            log.warning("starting without Valkey: %s", error)
+            self._background.append(asyncio.create_task(self._keep_introducing()))
 
     async def _introduce(self) -> None:
+        await serve(self.client, self.plan.queues)
+        await self._warn_of_eviction()
+        self._introduced.set()
+
+    async def _keep_introducing(self) -> None:
         pauses = Pauses()
-        while True:
+        while not self._introduced.is_set():
+            await asyncio.sleep(pauses.take())
             try:
-                await serve(self.client, self.plan.queues)
-                await self._warn_of_eviction()
-            except QueueUnavailable as error:
-                if pauses.is_first:
-                    log.warning("starting without Valkey: %s", error)
-                await asyncio.sleep(pauses.take())
-            else:
+                await self._introduce()
+            except QueueUnavailable:
+                continue
+            except UnsafeServer as error:
+                log.critical("nothing is ever claimed: %s", error)
                 return
+
+    async def _may_claim(self) -> None:
+        """Return once the queues are ours and leases are being renewed."""
+        await self._introduced.wait()
+        await self._keeping.renewing()
 
     async def _warn_of_eviction(self) -> None:
         try:
