@@ -12,6 +12,7 @@ from jangada_queue.client import QueueClient
 from jangada_queue.commands import EXIT_UNAVAILABLE, build
 from jangada_queue.leases import client as leases
 from jangada_queue.messages import Offer
+from jangada_queue.statistics import Upstream, write_upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -59,6 +60,16 @@ async def test_statistics_are_for_people_and_programs(client: QueueClient) -> No
     assert code == 0
     header, row = (line.split() for line in output.splitlines())
     assert (header[0], row[0], row[1]) == ("queue", QUEUE, "1")
+
+
+async def test_what_is_aside_in_postgresql_is_not_said_to_be_none(client: QueueClient) -> None:
+    await write_upstream(client, QUEUE, Upstream(1, 0, 0.0, 0, 0))
+    code, output = await run(client, "stats", QUEUE)
+    assert code == 0
+    header, row = (line.split() for line in output.splitlines())
+    shown = dict(zip(header, row, strict=False))
+    assert (shown["upstream"], shown["delayed"], shown["dead"]) == ("1", "-", "-")
+    assert shown["parked"] == "0"
 
 
 async def test_dead_letters_are_listed_and_shown(client: QueueClient, letters: list[str]) -> None:

@@ -158,15 +158,20 @@ def _upstream(stats: QueueStats) -> str:
     return str(stats.upstream.available) if stats.is_upstream_fresh else "?"
 
 
+def _own(stats: QueueStats, count: int) -> str:
+    """What Valkey keeps aside; `-` where such jobs are rows in PostgreSQL, and it keeps none."""
+    return str(count) if stats.upstream is None else "-"
+
+
 COLUMNS: Final[dict[str, Callable[[QueueStats], str]]] = {
     "queue": lambda stats: stats.queue,
     "waiting": lambda stats: str(stats.waiting),
     "upstream": _upstream,
     "busy": lambda stats: f"{stats.busy}/{stats.slots}",
     "claimed": lambda stats: str(stats.claimed),
-    "delayed": lambda stats: str(stats.delayed),
+    "delayed": lambda stats: _own(stats, stats.delayed),
     "parked": lambda stats: str(sum(stats.parked.values())),
-    "dead": lambda stats: str(stats.dead),
+    "dead": lambda stats: _own(stats, stats.dead),
     "oldest": lambda stats: _seconds(stats.oldest_wait_seconds),
     "in/s": lambda stats: f"{stats.arrival_per_second:.3g}",
     "out/s": lambda stats: f"{stats.completion_per_second:.3g}",
