@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from jangada_queue.client import QueueClient
 from jangada_queue.commands import EXIT_UNAVAILABLE, build
@@ -39,14 +39,18 @@ async def letters(client: QueueClient) -> list[str]:
 
 
 async def run(client: QueueClient | str, *arguments: str) -> tuple[int, str]:
+    result = await invoke(client, *arguments)
+    return result.exit_code, result.output
+
+
+async def invoke(client: QueueClient | str, *arguments: str) -> Result:
     if isinstance(client, str):
         url = client
     else:
         options = client.redis.connection_pool.connection_kwargs
         url = f"unix://:{options['password']}@{options['path']}"
     environment = {"JANGADA_QUEUE_BROKER": url}
-    result = await asyncio.to_thread(CliRunner().invoke, build(), arguments, env=environment)
-    return result.exit_code, result.output
+    return await asyncio.to_thread(CliRunner().invoke, build(), arguments, env=environment)
 
 
 async def test_statistics_are_for_people_and_programs(client: QueueClient) -> None:
@@ -87,6 +91,47 @@ async def test_a_dead_letter_that_is_not_there_is_said_so(client: QueueClient) -
     assert (code, output) == (1, "There is no dead letter 0-1 in mail.\n")
 
 
+@pytest.mark.parametrize("command", ["redrive", "forget"])
+@pytest.mark.parametrize("nonsense", ["nonsense", "17", "17-1-1", f"{1 << 64}-0"])
+async def test_what_is_no_id_is_refused_before_anything_is_done(
+    client: QueueClient, letters: list[str], command: str, nonsense: str
+) -> None:
+    code, output = await run(client, "dead", command, QUEUE, letters[0], nonsense)
+    assert code == 2
+    assert f"{nonsense} is no dead letter's id" in output
+    assert "Traceback" not in output
+    _, output = await run(client, "dead", "list", QUEUE, "--json")
+    assert len(output.splitlines()) == len(letters)
+
+
+async def test_nonsense_is_no_dead_letter_that_could_be_shown(
+    client: QueueClient, letters: list[str]
+) -> None:
+    assert letters
+    code, output = await run(client, "dead", "show", QUEUE, "nonsense")
+    assert (code, output) == (1, "There is no dead letter nonsense in mail.\n")
+
+
+@pytest.mark.parametrize("command", [["stats"], ["dead", "list"]])
+async def test_a_queue_that_nobody_knows_is_said_so_on_stderr(
+    client: QueueClient, command: list[str]
+) -> None:
+    await leases.serve(client, [QUEUE])
+    message = "No queue mial is known under the prefix jangada.\n"
+    result = await invoke(client, *command, "mial", "--json")
+    assert (result.exit_code, result.stderr) == (0, message)
+    result = await invoke(client, *command, QUEUE, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+async def test_a_queue_that_has_messages_is_known_though_nobody_served_it(
+    client: QueueClient,
+) -> None:
+    await leases.kick(client, QUEUE, Offer("a", "send", b""))
+    result = await invoke(client, "stats", QUEUE, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 async def test_dead_letters_are_redriven_by_filter(client: QueueClient, letters: list[str]) -> None:
     assert len(letters) == 3
     code, output = await run(client, "dead", "redrive", QUEUE, "--kind", "send")
@@ -96,7 +141,9 @@ async def test_dead_letters_are_redriven_by_filter(client: QueueClient, letters:
 
 
 async def test_dead_letters_are_forgotten_by_name(client: QueueClient, letters: list[str]) -> None:
-    code, output = await run(client, "dead", "forget", QUEUE, letters[0], letters[1])
+    code, output = await run(client, "dead", "forget", QUEUE, letters[0])
+    assert (code, output) == (0, "1 dead letter forgotten.\n")
+    code, output = await run(client, "dead", "forget", QUEUE, *letters)
     assert (code, output) == (0, "2 dead letters forgotten.\n")
     assert (await client.claim(QUEUE, "w1", 9, pod="p1")).claims == ()
 

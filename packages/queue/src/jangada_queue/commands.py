@@ -6,6 +6,7 @@ jangada-queue dead list QUEUE         dead letters: list, show, redrive, forget
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,22 @@ BROKER_VARIABLE: Final = "JANGADA_QUEUE_BROKER"
 PREFIX_VARIABLE: Final = "JANGADA_QUEUE_PREFIX"
 SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 PIPE_WIDTH: Final = 1000
+ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 RECEIVER: Final = "jangada_queue.taskiq:LeasedReceiver"
+
+
+def _is_id(text: str) -> bool:
+    """Whether it may be a stream entry's whole id: two numbers of 64 bits."""
+    return ID.fullmatch(text) is not None and all(int(part) < 1 << 64 for part in text.split("-"))
+
+
+def _whole_ids(ids: list[str] | None) -> list[str] | None:
+    """Refuse what Valkey would refuse as well, some of the others being done by then."""
+    for each in ids or ():
+        if not _is_id(each):
+            raise typer.BadParameter(f"{each} is no dead letter's id; `dead list` shows them")
+    return ids
+
 
 Broker = Annotated[
     str | None,
@@ -48,7 +64,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Queue = Annotated[str, typer.Argument(help="The queue's name.", metavar="QUEUE")]
 Kind = Annotated[str | None, typer.Option(help="Only of this task.")]
 Reason = Annotated[str | None, typer.Option(help="Only with this reason: poison or unreadable.")]
-Ids = Annotated[list[str] | None, typer.Argument(help="Ids of dead letters.", metavar="[ID]…")]
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(help="Ids of dead letters.", metavar="[ID]…", callback=_whole_ids),
+]
 All = Annotated[bool, typer.Option("--all", help="All that the other options leave.")]
 
 
@@ -135,6 +154,8 @@ def stats(
     """Show what waits, runs, is delayed and died in each queue, and who works on it."""
 
     async def read(client: QueueClient) -> list[QueueStats]:
+        if names:
+            await _say_unknown(client, names)
         return await queue_stats(client, names or await known_queues(client))
 
     found = Server.of(context, broker, prefix).run(read)
@@ -145,6 +166,16 @@ def stats(
     for each in found:
         table.add_row(*(Text(show(each)) for show in COLUMNS.values()))
     _print_table(table)
+
+
+async def _say_unknown(client: QueueClient, queues: Sequence[str]) -> None:
+    """Tell a queue that is empty from a slip in its name, or in the prefix, on stderr."""
+    known = await known_queues(client)
+    for each in await queue_stats(client, [name for name in queues if name not in known]):
+        # Nobody may have served yet what somebody has enqueued.
+        if each.waiting == each.delayed == 0:
+            message = f"No queue {each.queue} is known under the prefix {client.prefix}."
+            typer.echo(message, err=True)
 
 
 def _seconds(value: float | None) -> str:
@@ -191,6 +222,10 @@ def _print_table(table: Table) -> None:
     Console(width=None if Console().is_terminal else PIPE_WIDTH).print(table)
 
 
+def _letters(count: int) -> str:
+    return f"{count} dead letter" if count == 1 else f"{count} dead letters"
+
+
 async def _chosen(
     client: QueueClient, queue: str, kind: str | None, reason: str | None
 ) -> list[DeadLetter]:
@@ -212,8 +247,12 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, oldest first."""
-    server = Server.of(context, broker, prefix)
-    found = server.run(lambda client: _chosen(client, queue, kind, reason))
+
+    async def read(client: QueueClient) -> list[DeadLetter]:
+        await _say_unknown(client, [queue])
+        return await _chosen(client, queue, kind, reason)
+
+    found = Server.of(context, broker, prefix).run(read)
     if as_json:
         _print_json(found)
         return
@@ -256,7 +295,7 @@ def redrive_letters(
     """Put dead letters back into their queue, as if they were new."""
     choice = _Choice(ids, kind, reason, everything)
     count = Server.of(context, broker, prefix).run(partial(choice.apply, redrive, queue))
-    typer.echo(f"{count} dead letters redriven.")
+    typer.echo(f"{_letters(count)} redriven.")
 
 
 def forget_letters(
@@ -273,7 +312,7 @@ def forget_letters(
     """Delete dead letters for good."""
     choice = _Choice(ids, kind, reason, everything)
     count = Server.of(context, broker, prefix).run(partial(choice.apply, forget, queue))
-    typer.echo(f"{count} dead letters forgotten.")
+    typer.echo(f"{_letters(count)} forgotten.")
 
 
 @dataclass(frozen=True, slots=True)
