@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from jangada.db import utc_now
 from jangada.jobs.delivery.connection import DirectConnection
+from jangada.jobs.delivery.dispatch import Aside
 from jangada_queue.client import QueueClient
 from jangada_queue.messages import Depth, OnOffer
 from jangada_queue.patience import Stop
@@ -206,6 +207,35 @@ async def test_another_dispatcher_takes_over_from_a_killed_one(raft: "Raft") -> 
 async def test_an_idle_dispatcher_ends_in_order(raft: "Raft") -> None:
     program = await raft.dispatcher_process()
     assert await program.stop() == 0
+
+
+async def test_a_queue_without_dead_letters_has_a_figure_from_the_first_look(
+    raft: "Raft",
+) -> None:
+    """An alarm compares with what was there before the first one."""
+    await raft.enqueue("ping", queue="mail")
+    connection = DirectConnection(raft.runtime.database, deadline=HOUR)
+    registry = CollectorRegistry()
+    metrics = DispatcherMetrics(registry)
+    retention = Retention(connection, metrics, {})
+    house = Housekeeping(
+        *(raft.runtime.queue, connection, metrics), lease=HOUR, retention=retention
+    )
+    await house.keep({"default"})
+    await connection.close()
+    for name in ("jangada_queue_dead", "jangada_queue_delayed"):
+        for queue in ("default", "mail"):
+            assert registry.get_sample_value(name, {"queue": queue}) == 0
+
+
+def test_a_queue_whose_dead_letters_are_gone_has_none() -> None:
+    registry = CollectorRegistry()
+    metrics = DispatcherMetrics(registry)
+    metrics.show_aside({"mail": Aside(delayed=1, dead=2)}, ["default"])
+    assert registry.get_sample_value("jangada_queue_dead", {"queue": "mail"}) == 2
+    metrics.show_aside({}, [])
+    assert registry.get_sample_value("jangada_queue_dead", {"queue": "mail"}) == 0
+    assert registry.get_sample_value("jangada_queue_dead", {"queue": "default"}) == 0
 
 
 async def test_housekeeping_forgets_workers_that_fell_silent(raft: "Raft") -> None:

@@ -70,7 +70,7 @@ class Housekeeping:
         if time.monotonic() - self._pruned_at >= self.prune_after.total_seconds():
             self._pruned_at = time.monotonic()
             await self.connection.run(kinds.prune_starts)
-            self.metrics.show_aside(await self.connection.run(dispatch.count_aside))
+            self.metrics.show_aside(await self.connection.run(dispatch.count_aside), queues)
             for queue in queues:
                 await prune(self.client, queue, self.prune_after)
                 if known := self.kinds(queue):

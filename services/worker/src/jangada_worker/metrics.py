@@ -1,6 +1,6 @@
 """The metrics of worker and dispatcher. Labels are bounded: queues and kinds of this platform."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -101,7 +101,7 @@ class DispatcherMetrics:
         self.pruned = counter(
             "jangada_job_pruned_total", "Finished jobs whose retention was over.", "state"
         )
-        self._with_some: set[str] = set()
+        self._heard_of: set[str] = set()
         self.prune_behind = Gauge(
             "jangada_job_prune_behind_seconds",
             "For how long finished jobs have been waiting to be deleted.",
@@ -109,10 +109,10 @@ class DispatcherMetrics:
             registry=registry,
         )
 
-    def show_aside(self, found: Mapping[str, Aside]) -> None:
-        """A queue that has none any more has none, not those of a minute ago."""
-        self._with_some |= found.keys()
-        for queue in self._with_some:
+    def show_aside(self, found: Mapping[str, Aside], queues: Collection[str]) -> None:
+        """Every queue that was ever heard of has a figure, also where that is none (any more)."""
+        self._heard_of |= {*found, *queues}
+        for queue in self._heard_of:
             aside = found.get(queue, Aside())
             self.delayed.labels(queue).set(aside.delayed)
             self.dead.labels(queue).set(aside.dead)
