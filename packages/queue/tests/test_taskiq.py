@@ -427,6 +427,59 @@ def test_lease_times_must_fit_together() -> None:
         LeasedStreamBroker("redis://localhost", lease=MINUTE, renew_every=MINUTE / 2)
 
 
+@pytest.mark.parametrize("lease", [3, -3, 10.0])
+def test_a_lease_is_a_timedelta(lease: Any) -> None:  # noqa: ANN401 - as somebody might give it
+    with pytest.raises(TypeError, match=f"^lease must be a timedelta, not {lease}$"):
+        LeasedStreamBroker("redis://localhost", lease=lease)
+
+
+def test_a_lease_lasts() -> None:
+    with pytest.raises(ValueError, match="the lease must be longer than nothing"):
+        LeasedStreamBroker("redis://localhost", lease=-LEASE)
+
+
+@pytest.mark.parametrize("url", ["http://localhost", "amqp://localhost", "localhost:6379", ""])
+def test_a_url_of_another_scheme_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^the URL must begin with redis://, .* or rediss"):
+        LeasedStreamBroker(url)
+
+
+def test_sentinels_without_a_service_are_refused() -> None:
+    with pytest.raises(ValueError, match="ends with the name of the service"):
+        LeasedStreamBroker("redis+sentinel://localhost")
+
+
+@pytest.mark.parametrize(
+    ("url", "keyword"),
+    [
+        ("redis://localhost", "leese"),
+        ("rediss://localhost", "leese"),
+        ("unix:///valkey.sock", "leese"),
+        ("redis+sentinel://localhost/service", "leese"),
+        ("redis+sentinel://localhost/service", "sentinel_leese"),
+        ("redis://localhost", "ssl_ca_certs"),
+    ],
+)
+def test_a_keyword_that_no_connection_takes_is_refused(url: str, keyword: str) -> None:
+    name = keyword.removeprefix("sentinel_")
+    options: dict[str, Any] = {keyword: "x"}
+    with pytest.raises(TypeError, match=f"redis-py's connection refuses an argument: .*'{name}'"):
+        LeasedStreamBroker(url, **options)
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://localhost", {"socket_timeout": 3, "client_name": "x", "timeout": 1}),
+        ("rediss://localhost:1/2", {"ssl_ca_certs": "/nonexistent", "ssl_cert_reqs": "none"}),
+        ("unix://:password@/valkey.sock", {"db": 3}),
+        ("rediss+sentinel://a,b:1/service/2", {"sentinel_password": "x", "client_name": "x"}),
+    ],
+)
+def test_keywords_of_connections_are_taken(url: str, options: dict[str, Any]) -> None:
+    assert LeasedStreamBroker(url, **options).queue_name == "taskiq"
+
+
 def test_another_broker_s_messages_are_not_for_this_receiver() -> None:
     from taskiq import InMemoryBroker  # noqa: PLC0415 - only here
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jangada_queue.client import QueueClient
-from jangada_queue.connection import open_client
+from jangada_queue.connection import SCHEMES, open_client
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.leases.dead_letters import (
     DeadLetter,
@@ -36,7 +36,6 @@ EXIT_ERROR: Final = 1
 EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h: trying again later may help
 BROKER_VARIABLE: Final = "JANGADA_QUEUE_BROKER"
 PREFIX_VARIABLE: Final = "JANGADA_QUEUE_PREFIX"
-SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 PIPE_WIDTH: Final = 1000
 ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 RECEIVER: Final = "jangada_queue.taskiq:LeasedReceiver"

@@ -28,6 +28,8 @@ from jangada_queue.scripts import Script
 
 type Argument = str | bytes | int | float
 
+SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+
 _ABSENT: Final = (
     BusyLoadingError,
     ClusterDownError,
@@ -59,6 +61,20 @@ def open_client(
         return _through_sentinels(url, connections, chosen)
     pool = BlockingConnectionPool.from_url(url, max_connections=connections, **chosen)
     return Redis.from_pool(pool)
+
+
+def check_connection(url: str, options: Mapping[str, Any] | None = None) -> None:
+    """Refuse what no connection could be made with, without making one.
+
+    Raises `ValueError` for a URL and `TypeError` for an option: what redis-py would say when the
+    first connection is needed.
+    """
+    if not url.startswith(SCHEMES):
+        raise ValueError(f"the URL must begin with {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]}")
+    try:
+        open_client(url, options).connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    except TypeError as error:
+        raise TypeError(f"redis-py's connection refuses an argument: {error}") from error
 
 
 def _through_sentinels(url: str, connections: int, options: dict[str, Any]) -> Redis:

@@ -31,7 +31,7 @@ from taskiq.message import TaskiqMessage
 from taskiq.receiver import Receiver
 
 from jangada_queue.client import QueueClient
-from jangada_queue.connection import open_client
+from jangada_queue.connection import check_connection, open_client
 from jangada_queue.leases.client import kick
 from jangada_queue.leases.ledger import Delivery
 from jangada_queue.leases.worker import LeaseTimes, LeaseWorker, WorkerPlan
@@ -76,7 +76,9 @@ class LeasedStreamBroker(AsyncBroker):
     is renewed by a helper process, whatever the worker is busy with. One whose worker dies is
     started elsewhere, at once when a process died, after `lease` when a machine did; the third
     loss (`max_losses`) makes it a dead letter. A `delay` label (seconds) has it wait. `slots` is
-    only told to those who look at statistics; our receiver knows its own.
+    only told to those who look at statistics; our receiver knows its own. What can't work is
+    refused when it is made: a URL (`ValueError`), another keyword than redis-py's connection takes
+    (`TypeError`), times that aren't a `timedelta` (`TypeError`) or don't fit (`ValueError`).
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - as the broker that it replaces
@@ -111,6 +113,7 @@ class LeasedStreamBroker(AsyncBroker):
         for name, (default, why) in MEANINGLESS.items():
             if given[name] != default:
                 warnings.warn(f"{name} means nothing here: {why}.", stacklevel=2)
+        check_connection(url, connection_kwargs)
         self.queue_name = queue_name
         self.queues = tuple(dict.fromkeys([queue_name, *(additional_streams or {})]))
         self._url, self._options = url, connection_kwargs

@@ -7,7 +7,7 @@ import socket
 from asyncio.subprocess import Process
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Final
 from uuid import uuid4
@@ -38,6 +38,12 @@ class LeaseTimes:
     sweep_every: timedelta = timedelta(seconds=1)
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            given = getattr(self, each.name)
+            if not isinstance(given, timedelta):
+                raise TypeError(f"{each.name} must be a timedelta, not {given!r}")
+        if self.lease <= timedelta(0):
+            raise ValueError("the lease must be longer than nothing")
         if not timedelta(0) < self.renew_every <= self.lease / 3:
             raise ValueError("renew_every must be at most a third of the lease")
         if not timedelta(0) < self.sweep_every <= self.lease / 4:
