@@ -204,6 +204,20 @@ async def test_all_that_a_dead_process_held_is_handed_on_at_once(client: QueueCl
     assert await client.ack(QUEUE, [theirs]) == frozenset()
 
 
+async def test_what_a_process_holds_beside_its_killer_dies_with_it(client: QueueClient) -> None:
+    """Nobody can tell them apart: a stranger that was held once is returned."""
+    await kick(client, "killer", "neighbour")
+    for _ in range(2):
+        await claim(client, 2)
+        await leases.surrender(client, QUEUE, "w1", None, most_losses=3, detail="It died.")
+    await kick(client, "stranger")
+    await claim(client, 3)
+    losses = await leases.surrender(client, QUEUE, "w1", None, most_losses=3, detail="It died.")
+    assert (losses.returned, losses.buried) == (1, 2)
+    letters = [each async for each in dead_letters(client, QUEUE)]
+    assert sorted(each.fields["key"] for each in letters) == ["killer", "neighbour"]
+
+
 async def test_a_delayed_message_comes_when_it_is_due(client: QueueClient) -> None:
     await kick(client, "later", delay=HOUR)
     await kick(client, "soon", delay=timedelta(milliseconds=1))
