@@ -9,6 +9,7 @@ from chaos.forkserver import ForkServer
 from cluster.bed import Bed
 from cluster.field import Field, field
 from cluster.kubelet import Kubelet
+from cluster.operators import install
 from cluster.workers import LedgerWitness
 
 from jangada.local.valkey import EmbeddedValkey
@@ -52,3 +53,10 @@ async def place(
         yield made
     bed.check()
     assert list(kubelet.troubles) == []
+
+
+@pytest.fixture(scope="session")
+def installed(bed: Bed, programs: Path) -> Bed:
+    """A bed that knows WorkerPools, and what an operator may do."""
+    install(bed, programs)
+    return bed

@@ -26,3 +26,7 @@ def build() -> typer.Typer:
 def main() -> None:
     """Run `jangada-operator`."""
     build()()
+
+
+if __name__ == "__main__":
+    main()

@@ -90,7 +90,7 @@ class Kube:
                 "headers": {"Accept": METADATA},
             }
             page = await self._send("GET", path, sent)
-            found |= {each["metadata"]["uid"] for each in page["items"]}
+            found |= {each["metadata"]["uid"] for each in page["items"] or ()}
             following = page["metadata"].get("continue") or ""
             if not following:
                 return found

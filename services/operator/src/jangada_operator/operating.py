@@ -179,7 +179,7 @@ class Operator:
             except KubeError as error:
                 log.warning("other autoscalers can't be looked for: %s", error)
                 continue
-            for each in listed["items"]:
+            for each in listed["items"] or ():
                 target = each["spec"]["scaleTargetRef"]
                 if target["kind"] == "Deployment":
                     name = f"HorizontalPodAutoscaler {each['metadata']['name']}"

@@ -180,7 +180,7 @@ class Drains:
     async def _active(self, target: Target, selector: str) -> list[Pod]:
         path = f"/api/v1/namespaces/{target.namespace}/pods"
         found = await self.kube.get(path, labelSelector=selector)
-        pods = [pod for body in found["items"] if (pod := read_pod(body)) is not None]
+        pods = [pod for body in found["items"] or () if (pod := read_pod(body)) is not None]
         return [pod for pod in pods if pod.owner == target.newest.uid and pod.is_active]
 
     async def _tidy(self, target: Target) -> None:
