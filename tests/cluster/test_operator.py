@@ -106,8 +106,8 @@ async def test_a_paused_pool_stays_and_a_dry_run_only_talks(place: Field, runnin
     place.api.apply(pool("adding", "worker", place.queue, paused=True))
     wait_condition(place.api, "adding", "Paused", "True", "Paused")
     await place.wait_working("worker", 1)
-    for _ in range(20):
-        await place.send(seconds=1.0)
+    for _ in range(80):
+        await place.send(seconds=0.5)
     place.api.apply(pool("adding", "worker", place.queue, paused=False, dryRun=True))
     place.api.wait_for(
         "workerpools",
