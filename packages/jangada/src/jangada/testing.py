@@ -155,7 +155,8 @@ def settings(database_url: str, valkey_url: str, tmp_path: Path) -> Settings:
     """Settings for this test's own database, an empty Valkey and a cheap password hash."""
     return Settings(
         environment=Environment.DEVELOPMENT,
-        database=DatabaseSettings(url=SecretStr(database_url)),
+        # How fast a busy machine is isn't the question, but where a test says so itself.
+        database=DatabaseSettings(url=SecretStr(database_url), pool_timeout=timedelta(minutes=1)),
         valkey=ValkeySettings(url=SecretStr(valkey_url)),
         auth=AuthSettings(
             master_key=SecretStr(MASTER_KEY), hash=HashSettings(memory_kib=8192, time_cost=1)
