@@ -17,6 +17,7 @@ from jangada_operator.management import serve
 from jangada_operator.operating import Operator
 from jangada_operator.watching import Cluster, watch
 from jangada_operator.workerpool.spec import API_VERSION, PLURAL
+from jangada_queue.patience import wait_at_most
 
 PRUNE_EVERY: Final = 60.0
 WATCH_TIMEOUT: Final = 300
@@ -70,7 +71,7 @@ async def _definition_is_there(kube: Kube, stop: asyncio.Event) -> bool:
         if not is_told:
             log.warning("waiting for the definition of WorkerPool: apply the CRD")
             is_told = True
-        await asyncio.wait([asyncio.create_task(stop.wait())], timeout=CRD_WAIT)
+        await wait_at_most(stop.wait(), CRD_WAIT)
     return False
 
 

@@ -15,6 +15,16 @@ NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/name
 EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h: trying again later may help
 FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
+Port = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Port of health and metrics; 0 takes a free one.",
+        envvar="JANGADA_OPERATOR_PORT",
+    ),
+]
+
 
 def run(
     *,
@@ -43,15 +53,7 @@ def run(
         str,
         typer.Option(help="Address of health and metrics.", envvar="JANGADA_OPERATOR_HOST"),
     ] = "0.0.0.0",  # noqa: S104 - a pod's own port, which a NetworkPolicy guards
-    port: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Port of health and metrics; 0 takes a free one.",
-            envvar="JANGADA_OPERATOR_PORT",
-        ),
-    ] = 8081,
+    port: Port = 8081,
 ) -> None:
     """Scale all WorkerPools by their queues, until told to stop."""
     logging.basicConfig(level=logging.INFO, format=FORMAT)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from jangada_operator.kube import Json, Kube, KubeError, Refused, Unreachable
@@ -20,7 +20,7 @@ from jangada_operator.workerpool.status import (
 )
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable
-from jangada_queue.policy.decide import Decision, Limit, Reason, decide
+from jangada_queue.policy.decide import Decision, Reason, decide
 from jangada_queue.policy.history import History
 from jangada_queue.policy.observation import Observation, Stage
 
@@ -50,7 +50,9 @@ class Managed:
     latest: Decision | None = None
     observation: Observation | None = None
     asked: int | None = None
-    """The size that the Deployment was seen with last, or that we asked for."""
+    """The size that the Deployment has to our knowledge, or that we asked for."""
+    seen: int | None = None
+    """The size that it was seen with last."""
     held: str = ""
     held_since: float = 0.0
     running: dict[str, int] = field(default_factory=dict)
@@ -127,10 +129,15 @@ async def refuse_unreadable(kube: Kube, report: Report, body: Body, why: str) ->
 
 
 async def _note_foreign_writer(kube: Kube, managed: Managed, sight: Sight) -> None:
+    """What we asked for ourselves may be heard of later: until then the size is the one before."""
     before, found = managed.asked, sight.deployment.replicas
-    managed.asked = found
-    if before is None or before == found:
+    was_seen, managed.seen = managed.seen, found
+    if before is None or found == before:
+        managed.asked = found
         return
+    if found == was_seen:
+        return
+    managed.asked = found
     text = f"Somebody else changed the size of {sight.deployment.name} from {before} to {found}."
     await tell(kube, managed.pool, "Conflict", text, is_warning=True)
 
@@ -201,10 +208,7 @@ async def _report(kube: Kube, managed: Managed, decision: Decision, happened: Ha
     before = report.said.get("desiredReplicas", observation.replicas)
     report.note(decision, before)
     blocked = _blocked(managed, happened)
-    limited = decision
-    if decision.limited_by is Limit.MINIMUM:
-        limited = replace(decision, limited_by=None)
-    conditions = conditions_of(None, limited, blocked=blocked, is_paused=pool.wanted.is_paused)
+    conditions = conditions_of(None, decision, blocked=blocked, is_paused=pool.wanted.is_paused)
     status: Json = {
         "observedGeneration": pool.generation,
         **figures_of(observation, decision),

@@ -92,16 +92,14 @@ class Report:
             "observedGeneration": generation,
         }
 
-    def note(self, decision: Decision, before: int) -> bool:
-        """Keep a decision that changes the size, or why it can't be; whether it is one."""
+    def note(self, decision: Decision, before: int) -> None:
+        """Keep a decision that changes the size, or why it is what it is."""
         entry = decision_of(decision, before)
         last = self.decisions[-1] if self.decisions else None
         if last is not None and all(last[name] == entry[name] for name in ("to", "reason")):
-            return False
+            return
         if last is None or decision.size != before or last["reason"] != entry["reason"]:
             self.decisions = [*self.decisions, entry][-REMEMBERED:]
-            return decision.size != before
-        return False
 
 
 def decision_of(decision: Decision, before: int) -> Json:
