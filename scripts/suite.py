@@ -49,7 +49,8 @@ def run(program: str, *arguments: str, data: Path | None = None) -> int:
     """Run one of our tools with nothing to read: a test that asks the terminal should fail."""
     command = [str(BIN / program), *arguments]
     measuring = {"COVERAGE_FILE": str(data)} if data else {}
-    env = {**os.environ, **temporary(), **measuring}
+    # Where a machine sets it, each process and program of a test compiles what it imports anew.
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **temporary(), **measuring}
     return subprocess.run(
         command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False
     ).returncode

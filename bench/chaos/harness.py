@@ -28,7 +28,7 @@ from jangada.local.valkey import EmbeddedValkey
 
 BENCH: Final = Path(__file__).parent.parent
 POLL: Final = 0.01
-STARTING: Final = 60.0
+STARTING: Final = 120.0
 """Seconds that programs may take to start on a busy machine."""
 
 WRITTEN_DOWN: Final = {signal.SIGKILL: "killed", signal.SIGSTOP: "frozen"}

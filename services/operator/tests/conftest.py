@@ -5,7 +5,7 @@ import pytest
 from jangada_operator.simulation.trace import Trace
 from jangada_operator.simulation.traces import BY_NAME, load
 
-SHORT = 600.0
+SHORT = 360.0
 
 
 def _beginning(trace: Trace) -> Trace:
@@ -15,5 +15,5 @@ def _beginning(trace: Trace) -> Trace:
 
 @pytest.fixture(scope="session")
 def short_traces() -> list[Trace]:
-    """The first ten minutes of each load."""
+    """The first six minutes of each load."""
     return [_beginning(load(name, 1)) for name in BY_NAME]

@@ -32,7 +32,7 @@ def test_the_oracle_knows_how_long_replicas_take_to_start(start: float) -> None:
     assert figures.share_in_time == 1.0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     jobs=st.lists(st.tuples(st.floats(6, 100), st.floats(0.01, 30)), max_size=100),
     within=st.floats(0.5, 20),

@@ -1,10 +1,13 @@
 from bisect import bisect_left
+from functools import cache
 from random import Random
 
 import pytest
 
 from jangada_operator.simulation.trace import Trace
 from jangada_operator.simulation.traces import BY_NAME, HOUR, MINUTE, about, load
+
+loaded = cache(load)
 
 
 def rate(trace: Trace, start: float, end: float) -> float:
@@ -22,7 +25,7 @@ def test_a_seed_gives_the_same_load_again(name: str) -> None:
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_jobs_come_in_order_within_the_trace_and_take_some_time(name: str) -> None:
-    trace = load(name, 1)
+    trace = loaded(name, 1)
     assert list(trace.arrivals) == sorted(trace.arrivals)
     assert 0 <= trace.arrivals[0] <= trace.arrivals[-1] < trace.seconds
     assert min(trace.services) > 0
@@ -47,7 +50,7 @@ def test_jobs_come_in_order_within_the_trace_and_take_some_time(name: str) -> No
 def test_as_many_jobs_come_as_described(
     name: str, start: float, end: float, expected: float
 ) -> None:
-    assert rate(load(name, 1), start, end) == pytest.approx(expected, rel=0.2)
+    assert rate(loaded(name, 1), start, end) == pytest.approx(expected, rel=0.2)
 
 
 def test_three_thousand_jobs_come_at_once() -> None:

@@ -1,6 +1,6 @@
 """Worker processes of one machine follow the queues, and none is ended that runs something."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from services.worker.tests.conftest import Raft
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+FOLLOWING: dict[str, Any] = {"min_processes": 0, "start_within": "1s", "scale_down_after": "1s"}
 
 
 async def workers(raft: "Raft") -> list[WorkerReport]:
@@ -30,7 +32,7 @@ async def pool(raft: "Raft") -> PoolStatus:
 
 async def test_processes_come_with_the_jobs_and_go_afterwards(raft: "Raft", gate: str) -> None:
     await raft.dispatcher()
-    await raft.worker(processes=2, slots=1, min_processes=0, scale_down_after="1s")
+    await raft.worker(processes=2, slots=1, **FOLLOWING)
 
     async def has(replicas: int) -> bool:
         return (await pool(raft)).replicas == replicas and len(await workers(raft)) == replicas
@@ -53,7 +55,7 @@ async def test_processes_come_with_the_jobs_and_go_afterwards(raft: "Raft", gate
 
 async def test_a_process_that_runs_something_is_not_ended(raft: "Raft", gate: str) -> None:
     await raft.dispatcher()
-    await raft.worker(processes=2, slots=1, min_processes=0, scale_down_after="1s")
+    await raft.worker(processes=2, slots=1, **FOLLOWING)
     long = await raft.enqueue("test.effect", gate=gate)
     await raft.until_started(long)
     short = await raft.enqueue("ping")

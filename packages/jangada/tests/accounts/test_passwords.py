@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import string
 import unicodedata
+from threading import Event
 
 import pytest
 from argon2 import PasswordHasher as Argon2
@@ -14,6 +15,7 @@ from jangada.accounts.errors import HashingBusy, PasswordRefused
 from jangada.accounts.hashing import PasswordHasher
 from jangada.accounts.passwords import PasswordPolicy, common_passwords, prepared
 from jangada.auth_settings import HashSettings, PasswordSettings
+from jangada.testing import PATIENCE, eventually
 
 GOOD = "correct horse battery staple"
 CHEAP = HashSettings(memory_kib=8192, time_cost=1, workers=1, queue=1)
@@ -195,9 +197,21 @@ async def test_an_unknown_account_costs_the_same_work(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.anyio
-async def test_a_full_pool_sheds_load_at_once_and_recovers() -> None:
+async def test_a_full_pool_sheds_load_at_once_and_recovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_end, hash_ = Event(), Argon2.hash
+
+    def held(self: Argon2, password: bytes) -> str:
+        assert may_end.wait(PATIENCE)
+        return hash_(self, password)
+
     hasher = PasswordHasher(CHEAP)
-    outcomes = await asyncio.gather(*(hasher.hash(GOOD) for _ in range(10)), return_exceptions=True)
+    monkeypatch.setattr(Argon2, "hash", held)
+    asked = [asyncio.create_task(hasher.hash(GOOD)) for _ in range(10)]
+    await eventually(lambda: sum(task.done() for task in asked) == 8)
+    may_end.set()
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
     shed = [outcome for outcome in outcomes if isinstance(outcome, HashingBusy)]
     assert len(shed) == 8  # one thread and one place in the queue
     assert all(error.retry_after for error in shed)

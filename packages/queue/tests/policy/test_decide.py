@@ -379,7 +379,7 @@ def test_a_longer_backlog_never_makes_a_smaller_pool(
     assert sizes[0] <= sizes[1]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(st.floats(0.05, 300), st.floats(0.01, 60), st.integers(1, 100))
 def test_a_constant_load_is_served_by_a_constant_pool(
     rate: float, service: float, slots: int

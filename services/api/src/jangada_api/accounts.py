@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import Body, Depends, Request, Response
 from fastapi.openapi.models import Example
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -48,10 +48,10 @@ from jangada.tenants.models import User
 from jangada_api.deps import AccountsDep, PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.forwarded import client_address
 from jangada_api.listing import Listing, PageDep
-from jangada_api.openapi import documented
+from jangada_api.openapi import api_router, documented
 from jangada_api.principal import principal_of
 
-router = APIRouter()
+router = api_router()
 
 KEY_SET_CACHE: Final = "public, max-age=300"
 """Shorter than a new key is published before it signs, so no cache misses one."""

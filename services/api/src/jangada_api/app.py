@@ -85,7 +85,6 @@ def create_app(
         openapi_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
-        generate_unique_id_function=openapi.operation_id,
         middleware=_middleware(settings, registry, is_traced=tracer is not None),
         # FastAPI's own telemetry sends paths, queries and messages; ours is redacted.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
@@ -94,8 +93,10 @@ def create_app(
     app.state.count_enqueued = count_enqueued(registry)
     problems.install(app)
     app.add_exception_handler(Exception, _last_resort)
+    # The routes themselves: including a router builds each of its routes anew, for each
+    # application, and looks for the route of each request twice.
     for router in (*ROUTERS, pages.router):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     app.mount("/static", pages.assets())
     if tracer is not None:
         _trace(app, tracer)

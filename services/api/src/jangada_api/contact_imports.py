@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Depends, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -50,10 +50,10 @@ from jangada_api.contacts import as_file, csv_response
 from jangada_api.deps import PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.import_options import ImportOptionsDep
 from jangada_api.jobs import JobFailure, JobOut, JobProgress, read_job_now
-from jangada_api.openapi import documented
+from jangada_api.openapi import api_router, documented
 from jangada_api.uploads import FORM, REQUEST_BODY, IncomingDep, UploadMalformed
 
-router = APIRouter(tags=["contacts"])
+router = api_router(tags=["contacts"])
 
 FILE_EXAMPLE: Final = (
     "Nome;E-mail;Telefone;Empresa\r\n"

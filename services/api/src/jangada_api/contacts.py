@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import Body, Query, Response
 from fastapi.openapi.models import Example
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,9 +23,9 @@ from jangada.contacts.schemas import ContactCreate, ContactFilter, ContactPatch
 from jangada.crud import InvalidCursor
 from jangada_api.deps import PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.listing import Listing, PageDep
-from jangada_api.openapi import documented
+from jangada_api.openapi import api_router, documented
 
-router = APIRouter(tags=["contacts"])
+router = api_router(tags=["contacts"])
 
 EXAMPLE: Final[JsonDict] = {
     "id": "0198f3f0-7c1e-7a52-9d52-7d5d7bcbf4a1",

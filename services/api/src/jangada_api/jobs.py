@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -32,10 +32,10 @@ from jangada.runtime import Runtime
 from jangada_api.deps import AccountsDep, PrincipalDep, RuntimeDep
 from jangada_api.job_streams import JobReader, JobStreams, StreamLimitReached, TooManyStreams
 from jangada_api.listing import Listing, PageDep
-from jangada_api.openapi import Fault, documented
+from jangada_api.openapi import Fault, api_router, documented
 from jangada_queue.signals import Progress
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = api_router(prefix="/v1/jobs", tags=["jobs"])
 
 DO_NOT_RECONNECT: Final = timedelta(hours=24)
 

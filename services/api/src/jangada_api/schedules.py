@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import Body, Query, Response
 from fastapi.openapi.models import Example
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -25,9 +25,9 @@ from jangada.schedules.schemas import ScheduleCreate, ScheduleFilter, SchedulePa
 from jangada_api.deps import PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.jobs import JobOut, read_job
 from jangada_api.listing import Listing, PageDep
-from jangada_api.openapi import documented
+from jangada_api.openapi import api_router, documented
 
-router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
+router = api_router(prefix="/v1/schedules", tags=["schedules"])
 
 EXAMPLE: Final[JsonDict] = {
     "id": "0198f3f0-7c1e-7a52-9d52-7d5d7bcbf4a1",
