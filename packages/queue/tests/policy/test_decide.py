@@ -86,6 +86,42 @@ def test_a_size_is_given_up_once_it_was_unneeded_for_long_enough() -> None:
     assert gone.replicas == 3, "nobody is deleted by lowering the size: they drain first"
 
 
+def after_a_backlog(seconds: int, *, rate: int = 0) -> Decision:
+    """Three replicas, so many seconds after the last of 600 jobs has begun."""
+    history = History(starts=(5.0,))
+    found = decide(WANTED, seen(), history, NOW)
+    for second in range(70 + seconds):
+        is_full = 60 <= second < 70
+        told = replace(QUIET, backlog=600 * is_full, in_flight=30 * is_full, service=taking(0.5))
+        told = replace(told, arrived=600 * (second >= 60) + rate * second, arrival_rate=rate)
+        pool = [ready(number, *[0.2] * (10 * is_full)) for number in range(3)]
+        found = decide(WANTED, seen(*pool, signals=told), history, NOW + second)
+        history = found.history
+    return found
+
+
+def test_what_only_a_backlog_needed_is_given_back_within_a_start() -> None:
+    """Starting them again would take no longer; what arrivals need stays."""
+    assert after_a_backlog(0).size >= 3, "while it waits"
+    assert after_a_backlog(4).size == 3
+    assert after_a_backlog(8).size == 1, "of a batch a trickle is left that still may come"
+    assert after_a_backlog(8, rate=10).size == 1
+
+
+def test_a_stream_s_replica_that_was_given_up_too_soon_stays_longer_the_next_time() -> None:
+    """A rate at the edge of a replica: what comes back by chance is kept for five minutes."""
+    history, size, sizes = History(starts=(5.0,)), 2, []
+    for second in range(450):
+        told = replace(QUIET, arrived=9 * second, arrival_rate=9.0, service=taking(0.98))
+        told = replace(told, in_flight=9, backlog=60 if second % 150 == 0 and second else 0)
+        pool = [ready(number, *[0.5] * (9 // size)) for number in range(size)]
+        found = decide(WANTED, seen(*pool, signals=told), history, NOW + second)
+        history, size = found.history, found.size
+        sizes.append(size)
+    assert set(sizes[140:150]) == {1}
+    assert set(sizes[150:450]) == {2}, "the second time, and so from then on"
+
+
 def test_jobs_that_fall_due_soon_find_their_replicas() -> None:
     due = replace(QUIET, due_soon=[(10.0, 0), (60.0, 1000)], service=taking(1.0))
     assert decide(WANTED, seen(signals=due), History(), NOW).size == 0

@@ -78,7 +78,7 @@ ScaleDownAfter = Annotated[
         parser=_duration,
         metavar="DURATION",
         show_default="60s",
-        help="A size that wasn't needed for so long is given up.",
+        help="A size that arrivals haven't needed for so long is given up.",
     ),
 ]
 PodStart = Annotated[

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -14,10 +14,7 @@ from jangada_queue.policy.staffing import Aim, Load, Need, needs
 from jangada_queue.policy.wanted import OnDeadline, Wanted
 
 ENOUGH: Final = Aim(late=0.05, more=1.0)
-"""As long as a pool serves this it isn't enlarged."""
-
-AMPLE: Final = Aim(late=0.02, more=1.05)
-"""It is enlarged to this, and reduced to it: between the two lies what chance does to a load."""
+"""What a pool has to serve: what it holds against chance, it holds by time (`_kept`)."""
 
 LOOK_AGAIN: Final = 60.0
 BUSY_PART: Final = 4
@@ -29,6 +26,9 @@ DEVIATIONS: Final = 2.0
 
 PATIENT: Final = 10
 """So many times longer than usual a size stays that isn't needed, but may be again by chance."""
+
+REGRETFUL: Final = 5
+"""So many times longer a size stays that was given up too soon before."""
 
 HAIR: Final = 1e-9
 
@@ -97,7 +97,9 @@ class _Size:
     reason: Reason
     message: str
     limited_by: Limit | None = None
-    inputs: Mapping[str, float] = field(default_factory=dict)
+
+    def limited(self, limit: Limit | None) -> "_Size":
+        return self if limit is self.limited_by else replace(self, limited_by=limit)
 
 
 def decide(wanted: Wanted, observation: Observation, history: History, now: float) -> Decision:
@@ -128,20 +130,47 @@ def _held(case: _Case) -> Decision:
 
 def _sized(case: _Case, signals: Signals) -> Decision:
     demand = demand_of(signals, case.crew, case.history, case.wanted, now=case.now)
-    ample = needs(demand.load, AMPLE)
+    need = needs(demand.load, ENOUGH)
     least = 1 if signals.backlog or signals.in_flight or demand.due else 0
-    wish = max(least, _replicas(ample.slots, case.crew))
-    enough = max(least, _replicas(needs(demand.load, ENOUGH).slots, case.crew))
-    history = needed(case.history, wish, case.now, PATIENT * _after(case))
-    case = replace(case, history=history)
-    is_short = enough > case.crew.size and not demand.is_learning
-    found = _enlarged(case, wish, ample, demand) if is_short else _kept(case, wish, demand.load)
+    wish = max(least, _replicas(need.slots, case.crew))
+    is_short = wish > case.crew.size and not demand.is_learning
+    is_waiting = signals.backlog > demand.held_back
+    history = _remembered(case, need, demand, wish=wish, is_short=is_short, is_waiting=is_waiting)
+    case = _Case(case.wanted, case.observation, case.crew, history, case.now)
+    found = _enlarged(case, wish, need, demand) if is_short else _kept(case, wish, demand.load)
     if demand.held_back:
         text = f"{demand.held_back} wait beside idle slots: for a limit, or who knows their kind."
         found = replace(found, message=f"{found.message} {text}")
-    inputs = _inputs(case, signals, demand, ample)
-    found = replace(_within_limits(case, found), inputs=inputs)
-    return _grown(case, found) if found.size >= case.crew.size else _shrunk(case, found, signals)
+    inputs = _inputs(case, signals, demand, need)
+    found = _within_limits(case, found)
+    if found.size < case.crew.size:
+        return _shrunk(case, found, signals, inputs)
+    return _grown(case, found, inputs)
+
+
+def _remembered(
+    case: _Case, need: Need, demand: Demand, *, wish: int, is_short: bool, is_waiting: bool
+) -> History:
+    """The history with what is needed now, and whether a reduction turns out to have been wrong."""
+    now, load = case.now, demand.load
+    streamed = _replicas(need.stuck + need.stream, case.crew) if load.rate else 0
+    found = needed(
+        case.history,
+        wish,
+        streamed,
+        now=now,
+        after=PATIENT * _after(case),
+        is_waiting=is_waiting,
+    )
+    by_chance = load.rate > 0 and wish - case.crew.size <= max(1.0, _chance(load, case.crew))
+    if is_short and by_chance and _is_recent(case, found.reduced_at):
+        found = replace(found, regretted_at=now)
+    return found
+
+
+def _is_recent(case: _Case, at: float | None) -> bool:
+    """Within the time that a size stays which was given up too soon before."""
+    return at is not None and case.now - at < REGRETFUL * _after(case)
 
 
 def _replicas(slots: float, crew: Crew) -> int:
@@ -152,10 +181,10 @@ def _after(case: _Case) -> float:
     return case.wanted.scale_down.after.total_seconds()
 
 
-def _enlarged(case: _Case, wish: int, ample: Need, demand: Demand) -> _Size:
+def _enlarged(case: _Case, wish: int, need: Need, demand: Demand) -> _Size:
     load = demand.load
-    told = f"{ample.slots:.1f} slots, {case.crew.slots:.4g} a replica: {wish}"
-    if ample.stream >= ample.backlog:
+    told = f"{need.slots:.1f} slots, {case.crew.slots:.4g} a replica: {wish}"
+    if need.stream >= need.backlog:
         text = f"{load.rate:.4g} jobs/s of {load.service:.3g} s need {told}."
         return _Size(wish, Reason.ARRIVALS, text)
     jobs = load.backlog + load.occupied
@@ -169,24 +198,43 @@ def _enlarged(case: _Case, wish: int, ample: Need, demand: Demand) -> _Size:
 def _kept(case: _Case, wish: int, load: Load) -> _Size:
     """Nobody is missing: whoever wasn't needed for long enough goes.
 
-    What chance does to a stream of jobs isn't followed down at once: it would be back.
+    What chance does to a stream of jobs isn't followed down at once: it would be back. Where it was
+    followed and came back, the same has to last longer the next time, be it a single replica.
     """
     size, after = case.crew.size, _after(case)
-    lately = case.history.most_needed(case.now - after)
+    lately = _needed_within(case, after)
     if wish >= size:
         reason = Reason.STEADY if size else Reason.IDLE
         return _Size(size, reason, f"{size} are enough.")
-    chance = _chance(load, case.crew)
-    for most, seconds in ((lately + chance, after), (lately, PATIENT * after)):
-        needed_then = case.history.most_needed(case.now - seconds)
+    chance, patient = _chance(load, case.crew), PATIENT * after
+    if _is_recent(case, case.history.regretted_at):
+        chance, patient = max(1.0, chance), REGRETFUL * after
+    for most, seconds in ((lately + chance, after), (lately, patient)):
+        needed_then = _needed_within(case, seconds)
         if most < size and needed_then < size and _is_watched(case, seconds):
-            text = f"No more than {needed_then} of {size} were needed for {seconds:.0f} s."
+            text = f"{needed_then} of {size} are enough for the arrivals of {seconds:.0f} s."
             return _Size(needed_then, Reason.SURPLUS, text)
     aim = case.history.aim
     if aim is not None and wish <= aim < size:
         return _Size(aim, Reason.SURPLUS, f"{aim} of {size} are enough, as before.")
     text = f"{wish} are needed now; up to {lately} were within {after:.0f} s."
     return _Size(size, Reason.COOLING, text)
+
+
+def _needed_within(case: _Case, seconds: float) -> int:
+    """What arrivals needed within the time, and what only a backlog needs.
+
+    For a backlog that is gone nobody is kept for longer than starting them again would take: that
+    costs at most twice what it would cost to know when the next one comes (Karlin et al.,
+    Algorithmica 3, 1988; for servers Gandhi et al., ACM TOCS 30, 2012).
+    """
+    history, now = case.history, case.now
+    brief = min(seconds, history.start_seconds)
+    if _is_recent(case, history.regretted_at):
+        brief = seconds
+    elif history.waited_at is not None and now - history.waited_at < brief:
+        brief = _after(case)
+    return max(history.most_streamed(now - seconds), history.most_needed(now - brief))
 
 
 def _chance(load: Load, crew: Crew) -> float:
@@ -215,7 +263,7 @@ def _within_limits(case: _Case, found: _Size) -> _Size:
     return _Size(floor, reason, text, limited_by=Limit.MINIMUM)
 
 
-def _grown(case: _Case, found: _Size) -> Decision:
+def _grown(case: _Case, found: _Size, inputs: Mapping[str, float] | None = None) -> Decision:
     """Those that drain come back before others are started: they are warm."""
     crew, wanted = case.crew, case.wanted
     back = returning(crew.draining, found.size - crew.size)
@@ -228,14 +276,15 @@ def _grown(case: _Case, found: _Size) -> Decision:
     stay = {each.id for each in back}
     return _decision(
         case,
-        replace(found, limited_by=limit),
+        found.limited(limit),
+        inputs,
         fresh=started,
         drain=tuple(each.id for each in crew.draining if each.id not in stay),
         undrain=tuple(each.id for each in back),
     )
 
 
-def _shrunk(case: _Case, found: _Size, signals: Signals) -> Decision:
+def _shrunk(case: _Case, found: _Size, signals: Signals, inputs: Mapping[str, float]) -> Decision:
     crew = case.crew
     many = max(0, len(crew.serving) - found.size)
     surplus = leaving(crew.serving, many, signals.kinds)
@@ -246,12 +295,13 @@ def _shrunk(case: _Case, found: _Size, signals: Signals) -> Decision:
     chosen = bounded(surplus, busy, most_busy)
     limit = found.limited_by if len(chosen) == len(surplus) else Limit.DRAINING
     drain = tuple(each.id for each in (*crew.draining, *chosen))
-    return _decision(case, replace(found, limited_by=limit), drain=drain)
+    return _decision(case, found.limited(limit), inputs, drain=drain)
 
 
 def _decision(
     case: _Case,
     found: _Size,
+    inputs: Mapping[str, float] | None = None,
     *,
     fresh: int = 0,
     drain: tuple[str, ...] = (),
@@ -266,16 +316,17 @@ def _decision(
         reason=found.reason,
         limited_by=found.limited_by,
         message=found.message,
-        inputs=found.inputs,
+        inputs=inputs or {},
         next_check=_next_check(case),
-        history=replace(case.history, aim=_aim(case, found)),
+        history=_aiming(case, found),
     )
 
 
-def _aim(case: _Case, found: _Size) -> int | None:
+def _aiming(case: _Case, found: _Size) -> History:
     """What is begun is gone on with: chance is asked once, not at each step."""
-    is_reducing = found.reason is Reason.SURPLUS and found.size < case.crew.size
-    return found.size if is_reducing else None
+    if found.reason is Reason.SURPLUS and found.size < case.crew.size:
+        return replace(case.history, aim=found.size, reduced_at=case.now)
+    return case.history if case.history.aim is None else replace(case.history, aim=None)
 
 
 def _overdue(case: _Case, drain: tuple[str, ...]) -> tuple[str, ...]:
@@ -294,9 +345,15 @@ def _next_check(case: _Case) -> float:
     if (floor := case.wanted.floor_changes_at(case.now)) is not None:
         moments.append(floor)
     since = case.history.watched_since
-    for start in (since, *(at for at, _ in case.history.needs)):
-        if start is not None:
-            moments += [start + _after(case), start + PATIENT * _after(case)]
+    after = _after(case)
+    brief = min(after, case.history.start_seconds)
+    if since is not None:
+        moments += [since + after, since + PATIENT * after]
+    if case.history.waited_at is not None:
+        moments.append(case.history.waited_at + brief)
+    for start, _ in (*case.history.needs[:-1], *case.history.streams[:-1]):
+        moments += [start + hold * after for hold in (1, REGRETFUL, PATIENT)]
+        moments.append(start + brief)
     return min(moment for moment in moments if moment > case.now)
 
 

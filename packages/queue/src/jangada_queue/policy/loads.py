@@ -122,7 +122,7 @@ def _stream(signals: Signals, history: History, wanted: Wanted, now: float) -> f
     after = wanted.scale_down.after.total_seconds()
     if history.last_arrival is not None and now - history.last_arrival > after:
         return 0.0
-    rate = history.arrival_rate(signals, now)
+    rate = signals.arrival_rate if history.rate is None else history.rate
     return rate if rate * after >= A_STREAM else 0.0
 
 

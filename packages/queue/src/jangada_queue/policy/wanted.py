@@ -44,8 +44,10 @@ class Floor:
 class ScaleDown:
     """How a pool shrinks.
 
-    A size that wasn't needed for all of `after` is given up. At most `most_draining` replicas that
-    still run something are drained at once; None is a quarter of the pool. Idle ones don't count.
+    A size that arrivals haven't needed for all of `after` is given up; one that only a backlog
+    needed, already when that is gone for as long as a replica takes to start. At most
+    `most_draining` replicas that still run something are drained at once; None is a quarter of the
+    pool. Idle ones don't count.
     """
 
     after: timedelta = timedelta(seconds=60)

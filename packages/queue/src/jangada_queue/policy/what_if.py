@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from jangada_queue.policy.decide import AMPLE, HAIR
+from jangada_queue.policy.decide import ENOUGH, HAIR
 from jangada_queue.policy.loads import SHORTEST, horizon_of
 from jangada_queue.policy.staffing import Load, Need, needs
 from jangada_queue.policy.wanted import Wanted
@@ -28,8 +28,8 @@ def load_of(wanted: Wanted, inputs: Mapping[str, float]) -> Load:
 
 
 def size_for(wanted: Wanted, inputs: Mapping[str, float], now: float) -> tuple[int, Need]:
-    """The ample size for it, within the limits of this moment, and the slots behind it."""
-    need = needs(load_of(wanted, inputs), AMPLE)
+    """The size for it, within the limits of this moment, and the slots behind it."""
+    need = needs(load_of(wanted, inputs), ENOUGH)
     asked = inputs["backlog"] or inputs["in_flight"] or inputs["due_soon"]
     size = max(1 if asked else 0, math.ceil(need.slots / inputs["slots_per_replica"] - HAIR))
     return min(wanted.most, max(wanted.floor(now), size)), need
