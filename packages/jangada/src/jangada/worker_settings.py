@@ -41,7 +41,7 @@ class WorkerSettings(Section):
     )
     scale_down_after: Duration = Field(
         timedelta(minutes=1),
-        description="With `MIN_PROCESSES`: a number of processes that wasn't needed for so long is "
+        description="With `MIN_PROCESSES`: processes that arrivals haven't needed for so long are "
         "given up.",
     )
     slots: int = Field(4, ge=1, le=1000, description="Jobs that one process runs at once.")

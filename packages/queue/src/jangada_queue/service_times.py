@@ -19,6 +19,9 @@ COUNT: Final = ":count"
 SUM: Final = ":sum"
 """The last bucket begins at 0.001 s × 1.2 ** 99, some 19 hours."""
 
+MIDDLES: Final = tuple(SHORTEST * GROWTH ** (bucket - 0.5) for bucket in range(BUCKETS))
+"""The time that stands for all of a bucket."""
+
 
 def bucket_of(seconds: float) -> int:
     if seconds <= SHORTEST:
@@ -89,7 +92,7 @@ class ServiceTimes:
         """
         total = squares = 0.0
         for bucket, count in self.buckets.items():
-            seconds = min(limit, SHORTEST * GROWTH ** (bucket - 0.5))
+            seconds = min(limit, MIDDLES[bucket])
             total += seconds * count
             squares += seconds * seconds * count
         mean = total / self.count

@@ -352,8 +352,8 @@ def _next_check(case: _Case) -> float:
     if case.history.waited_at is not None:
         moments.append(case.history.waited_at + brief)
     for start, _ in (*case.history.needs[:-1], *case.history.streams[:-1]):
-        moments += [start + hold * after for hold in (1, REGRETFUL, PATIENT)]
-        moments.append(start + brief)
+        patient = (start + REGRETFUL * after, start + PATIENT * after)
+        moments += (start + brief, start + after, *patient)
     return min(moment for moment in moments if moment > case.now)
 
 

@@ -192,11 +192,13 @@ def _with_arrivals(arrivals: Seen, total: int, now: float) -> Seen:
 def _idle_since(
     history: History, signals: Signals, pool: Iterable[Replica], now: float
 ) -> float | None:
+    if not signals.backlog:
+        return None
     slots = held = 0
     for each in pool:
         if each.stage is Stage.READY:
             slots, held = slots + each.slots, held + each.held
-    if not signals.backlog or not slots or 2 * held > slots:
+    if not slots or 2 * held > slots:
         return None
     return now if history.idle_since is None else history.idle_since
 
