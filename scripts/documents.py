@@ -4,6 +4,7 @@ import argparse
 import sys
 
 import settings_page
+import workerpool_page
 from toolchain import ROOT, say
 
 from jangada_api import documents as api
@@ -11,6 +12,7 @@ from jangada_api import documents as api
 DOCUMENTS = {
     "docs/settings.md": settings_page.page,
     ".env.example": settings_page.example,
+    "docs/workerpool.md": workerpool_page.page,
     **api.DOCUMENTS,
 }
 

@@ -13,6 +13,7 @@ from jangada_operator.secrets import Secrets
 from jangada_operator.watching import Cluster, Written
 from jangada_operator.workerpool.draining import Target
 from jangada_operator.workerpool.observing import Look
+from jangada_operator.workerpool.reasons import Trouble
 from jangada_operator.workerpool.reconciling import (
     Managed,
     Sight,
@@ -118,7 +119,7 @@ class Operator:
             return self.brokers.of(url, managed.pool.prefix)
         except UnreadableBroker as error:
             name = managed.pool.broker.name
-            return Problem("SecretInvalid", f"The URL in secret {name} is none: {error}.")
+            return Problem(Trouble.SECRET_INVALID, f"The URL in secret {name} is none: {error}.")
         except KubeError as error:
             return problem_of(error)
 
@@ -190,15 +191,17 @@ class Operator:
         name = pool.deployment
         deployment = self.cluster.deployments.get(PoolKey(pool.key.namespace, name))
         if deployment is None:
-            return Problem("TargetMissing", f"There is no Deployment {name} in this namespace.")
+            return Problem(
+                Trouble.TARGET_MISSING, f"There is no Deployment {name} in this namespace."
+            )
         if (other := self._taken_by(pool)) is not None:
             text = f"{other} scales {name} already: give this pool another target, or delete one."
-            return Problem("TargetTaken", text)
+            return Problem(Trouble.TARGET_TAKEN, text)
         if (scaler := self._others.get(PoolKey(pool.key.namespace, name))) is not None:
             text = f"{scaler} scales {name}, too: delete it, or this pool."
-            return Problem("OtherAutoscaler", text)
+            return Problem(Trouble.OTHER_AUTOSCALER, text)
         if (newest := self.cluster.newest(deployment)) is None:
-            return Problem("TargetStarting", f"{name} has no ReplicaSet yet.")
+            return Problem(Trouble.TARGET_STARTING, f"{name} has no ReplicaSet yet.")
         pods = self.cluster.pods_of(deployment)
         target = Target(
             namespace=pool.key.namespace,

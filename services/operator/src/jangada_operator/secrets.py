@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from jangada_operator.kube import Kube, Refused
+from jangada_operator.workerpool.reasons import Trouble
 from jangada_operator.workerpool.spec import Pool
 from jangada_operator.workerpool.status import Problem
 
@@ -50,18 +51,20 @@ class Secrets:
             secret = await self.kube.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
         except Refused as error:
             if error.is_missing:
-                return Found("", Problem("SecretMissing", f"There is no {where}: create it."), now)
+                return Found(
+                    "", Problem(Trouble.SECRET_MISSING, f"There is no {where}: create it."), now
+                )
             if error.is_forbidden:
                 text = f"The operator may not read the {where}: let its role get secrets there."
-                return Found("", Problem("Forbidden", text), now)
+                return Found("", Problem(Trouble.FORBIDDEN, text), now)
             raise
         data = (secret.get("data") or {}).get(key)
         if data is None:
             has = ", ".join(sorted(secret.get("data") or ())) or "none"
             text = f"The {where} has no key {key}; its keys are: {has}."
-            return Found("", Problem("SecretInvalid", text), now)
+            return Found("", Problem(Trouble.SECRET_INVALID, text), now)
         try:
             return Found(base64.b64decode(data, validate=True).decode().strip(), None, now)
         except (binascii.Error, UnicodeDecodeError):
             text = f"The key {key} of the {where} is no text: it should be redis://…"
-            return Found("", Problem("SecretInvalid", text), now)
+            return Found("", Problem(Trouble.SECRET_INVALID, text), now)

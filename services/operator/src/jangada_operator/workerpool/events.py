@@ -5,6 +5,7 @@ from typing import Final
 from uuid import uuid4
 
 from jangada_operator.kube import Kube, KubeError
+from jangada_operator.workerpool.reasons import Happening, Trouble
 from jangada_operator.workerpool.spec import API_VERSION, KIND, Pool
 from jangada_operator.workerpool.status import now_text
 
@@ -13,7 +14,9 @@ LONGEST: Final = 1024
 log = logging.getLogger(__name__)
 
 
-async def tell(kube: Kube, pool: Pool, reason: str, message: str, *, is_warning: bool) -> None:
+async def tell(
+    kube: Kube, pool: Pool, reason: Trouble | Happening, message: str, *, is_warning: bool
+) -> None:
     """Write an event; one that can't be written is logged and forgotten."""
     namespace, name = pool.key.namespace, pool.key.name
     log.info("%s/%s: %s: %s", namespace, name, reason, message)
@@ -29,7 +32,7 @@ async def tell(kube: Kube, pool: Pool, reason: str, message: str, *, is_warning:
             "name": name,
             "uid": pool.uid,
         },
-        "reason": reason,
+        "reason": str(reason),
         "message": message[:LONGEST],
         "type": "Warning" if is_warning else "Normal",
         "source": {"component": "jangada-operator"},

@@ -10,6 +10,7 @@ from jangada_operator.workerpool.cluster import Body, Deployment, Pod
 from jangada_operator.workerpool.draining import Drains, Happened, Mandate, Target
 from jangada_operator.workerpool.events import tell
 from jangada_operator.workerpool.observing import Look, Registered, observe, unidentified
+from jangada_operator.workerpool.reasons import Happening, Trouble
 from jangada_operator.workerpool.spec import Pool
 from jangada_operator.workerpool.status import (
     Problem,
@@ -119,7 +120,7 @@ async def refuse(kube: Kube, managed: Managed, problem: Problem, replicas: int |
 async def refuse_unreadable(kube: Kube, report: Report, body: Body, why: str) -> None:
     """Say what is wrong with a spec that can't be read."""
     generation = body["metadata"].get("generation", 0)
-    found = conditions_of(Problem("InvalidSpec", why), None, blocked="", is_paused=False)
+    found = conditions_of(Problem(Trouble.INVALID_SPEC, why), None, blocked="", is_paused=False)
     status: Json = {
         "observedGeneration": generation,
         "decisions": report.decisions,
@@ -139,7 +140,7 @@ async def _note_foreign_writer(kube: Kube, managed: Managed, sight: Sight) -> No
         return
     managed.asked = found
     text = f"Somebody else changed the size of {sight.deployment.name} from {before} to {found}."
-    await tell(kube, managed.pool, "Conflict", text, is_warning=True)
+    await tell(kube, managed.pool, Happening.CONFLICT, text, is_warning=True)
 
 
 def _count(managed: Managed, sight: Sight, observation: Observation, decision: Decision) -> None:
@@ -198,7 +199,7 @@ async def _scale_up(kube: Kube, managed: Managed, sight: Sight, decision: Decisi
         return
     managed.asked = decision.replicas
     text = f"From {before} to {decision.replicas}. {decision.message}"
-    await tell(kube, managed.pool, "ScaledUp", text, is_warning=False)
+    await tell(kube, managed.pool, Happening.SCALED_UP, text, is_warning=False)
 
 
 async def _report(kube: Kube, managed: Managed, decision: Decision, happened: Happened) -> None:
@@ -220,10 +221,10 @@ async def _report(kube: Kube, managed: Managed, decision: Decision, happened: Ha
     if happened.committed:
         size = observation.replicas
         text = f"From {size} to {size - happened.committed}. {decision.message}"
-        await tell(kube, pool, "ScaledDown", text, is_warning=False)
+        await tell(kube, pool, Happening.SCALED_DOWN, text, is_warning=False)
     if happened.mispicked:
         text = f"{happened.mispicked} other pods were deleted than those that were drained."
-        await tell(kube, pool, "Mispicked", text, is_warning=True)
+        await tell(kube, pool, Happening.MISPICKED, text, is_warning=True)
 
 
 def _blocked(managed: Managed, happened: Happened) -> str:
@@ -241,7 +242,7 @@ def _blocked(managed: Managed, happened: Happened) -> str:
 def problem_of(error: KubeError) -> Problem:
     """What the API server's refusal means for a pool."""
     if isinstance(error, Unreachable):
-        return Problem("ApiUnreachable", str(error))
+        return Problem(Trouble.API_UNREACHABLE, str(error))
     if isinstance(error, Refused) and error.is_forbidden:
-        return Problem("Forbidden", f"{error.message}. Grant the operator's role this verb.")
-    return Problem("ApiRefused", str(error))
+        return Problem(Trouble.FORBIDDEN, f"{error.message}. Grant the operator's role this verb.")
+    return Problem(Trouble.API_REFUSED, str(error))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from jangada_operator.kube import Json, Kube
+from jangada_operator.workerpool.reasons import State, Trouble
 from jangada_operator.workerpool.spec import GROUP, PLURAL, VERSION, PoolKey
 from jangada_queue.policy.decide import Decision, Limit, Reason
 from jangada_queue.policy.observation import Observation, Stage
@@ -29,7 +30,7 @@ MOVING: Final = frozenset(
 class Problem:
     """Why a pool can't be looked after, and how to mend it."""
 
-    reason: str
+    reason: Trouble
     message: str
 
 
@@ -39,7 +40,7 @@ class Condition:
 
     type: str
     is_true: bool
-    reason: str
+    reason: Trouble | State | Limit
     message: str
 
 
@@ -86,7 +87,7 @@ class Report:
         return {
             "type": condition.type,
             "status": status,
-            "reason": condition.reason,
+            "reason": str(condition.reason),
             "message": condition.message,
             "lastTransitionTime": before[1],
             "observedGeneration": generation,
@@ -145,31 +146,31 @@ def conditions_of(
     if problem is not None:
         ready = Condition("Ready", False, problem.reason, problem.message)
     else:
-        ready = Condition("Ready", True, "Managed", "The pool follows its queues.")
+        ready = Condition("Ready", True, State.MANAGED, "The pool follows its queues.")
     return [
         ready,
         _signals(problem, decision),
         _limited(decision, blocked),
-        Condition("Paused", True, "Paused", "The spec says so.")
+        Condition("Paused", True, State.PAUSED, "The spec says so.")
         if is_paused
-        else Condition("Paused", False, "Active", ""),
+        else Condition("Paused", False, State.ACTIVE, ""),
     ]
 
 
 def _signals(problem: Problem | None, decision: Decision | None) -> Condition:
     if decision is None:
-        return Condition("SignalsFresh", False, "NotRead", problem.message if problem else "")
+        return Condition("SignalsFresh", False, State.NOT_READ, problem.message if problem else "")
     if decision.reason is Reason.STALE:
-        return Condition("SignalsFresh", False, "Stale", decision.message)
-    return Condition("SignalsFresh", True, "Fresh", "")
+        return Condition("SignalsFresh", False, State.STALE, decision.message)
+    return Condition("SignalsFresh", True, State.FRESH, "")
 
 
 def _limited(decision: Decision | None, blocked: str) -> Condition:
     if blocked:
-        return Condition("Limited", True, "ScaleDownBlocked", blocked)
+        return Condition("Limited", True, State.SCALE_DOWN_BLOCKED, blocked)
     if decision is None or decision.limited_by is None or decision.limited_by is Limit.MINIMUM:
-        return Condition("Limited", False, "Unlimited", "")
-    return Condition("Limited", True, str(decision.limited_by), decision.message)
+        return Condition("Limited", False, State.UNLIMITED, "")
+    return Condition("Limited", True, decision.limited_by, decision.message)
 
 
 def now_text() -> str:
