@@ -101,4 +101,3 @@ def test_what_an_outcome_says_of_any_moment() -> None:
         outcome.note_size(at, size)
     assert outcome.sizes == [(0.0, 1), (3.0, 2), (6.0, 0)]
     assert outcome.size_at([0.0, 2.9, 3.0, 7.0]) == [1, 1, 2, 0]
-    assert outcome.waiting_at([0.0, 1.0, 4.9, 5.0], [0.0, 1.0, 2.0]) == [0, 1, 2, 1]

@@ -50,7 +50,18 @@ def test_json_and_picture_are_the_same_each_time(recorded: str, tmp_path: Path) 
     assert [each["trace"] for each in found] == ["monday"] * 5 + ["sunday"] * 5 + ["all"] * 5
     drawn = ET.fromstring(pictures.pop())  # noqa: S314 - we wrote it
     words = {(each.text or "").strip() for each in drawn.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"monday", "sunday", "jangada", "oracle", "replicas that serve"} <= words
+    assert {"monday", "sunday", "jangada", "oracle", "objective", "replicas that serve"} <= words
+
+
+def test_into_a_folder_each_trace_is_drawn_by_itself(recorded: str, tmp_path: Path) -> None:
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    options = ("--policy", "jangada", "--policy", "keda", "--plot", str(folder))
+    answer = called("--trace", recorded, "--trace", "trickle", *options)
+    assert answer.exit_code == 0, answer.output
+    assert sorted(path.name for path in folder.iterdir()) == ["monday.svg", "trickle.svg"]
+    for path in folder.iterdir():
+        assert f">{path.stem}<" in path.read_text("utf-8")
 
 
 def test_what_if_shows_both_specs(recorded: str) -> None:

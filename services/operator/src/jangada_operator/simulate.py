@@ -114,9 +114,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Plot = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE.svg",
-        dir_okay=False,
-        help="Draw load, waiting jobs and replicas over time. Needs the extra `plots`.",
+        metavar="FILE.svg|FOLDER",
+        help="Draw load, waits and replicas over time; into a folder that is there, a picture of "
+        "each trace. Needs the extra `plots`.",
     ),
 ]
 

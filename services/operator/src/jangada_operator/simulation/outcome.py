@@ -34,8 +34,3 @@ class Outcome:
         times = [at for at, _ in self.sizes]
         found = (bisect_right(times, moment) for moment in moments)
         return [self.sizes[index - 1][1] if index else 0 for index in found]
-
-    def waiting_at(self, moments: Sequence[float], arrivals: Sequence[float]) -> list[int]:
-        """Jobs that wait for their first start; one that was interrupted isn't counted again."""
-        started = sorted(at + wait for at, wait in zip(arrivals, self.waits, strict=True))
-        return [bisect_right(arrivals, at) - bisect_right(started, at) for at in moments]
