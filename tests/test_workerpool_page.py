@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 import workerpool_page
+from toolchain import ROOT
 from workerpool_page import Undescribed, definition, fields, kind_of
 
+from jangada_operator.workerpool.reasons import Happening, State, Trouble
+from jangada_queue.policy.decide import Limit, Reason
+
+FINE: set[StrEnum] = {
+    *(State.MANAGED, State.FRESH, State.UNLIMITED, State.ACTIVE),
+    *(Happening.SCALED_UP, Happening.SCALED_DOWN),
+}
 SPEC: dict[str, Any] = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
 
@@ -39,6 +47,17 @@ def test_a_word_that_nobody_explained_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(workerpool_page, "Trouble", Words)
     with pytest.raises(Undescribed, match=r"Words\.NEW isn't explained"):
         workerpool_page.page()
+
+
+def test_the_runbook_has_a_line_for_all_that_goes_wrong() -> None:
+    page = (ROOT / "docs/runbooks/pool-does-not-scale.md").read_text("utf-8")
+    words = {*Trouble, *State, *Happening, *Limit, Reason.STALE} - FINE
+    assert (
+        sorted(
+            word for word in words if f"`{word}`" not in page and f"`limitedBy: {word}`" not in page
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
