@@ -22,7 +22,7 @@ from jangada_queue.client import QueueClient
 from jangada_queue.statistics import QueueStats, queue_stats
 from jangada_queue.taskiq import LeasedStreamBroker
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 240.0
 POLL: Final = 0.05
 
 

@@ -117,6 +117,26 @@ async def test_all_queues_of_a_pod_have_the_same_flag(client: QueueClient) -> No
     assert await client.redis.get(client.keys("imports").drain("p1")) == seen.encode()
 
 
+async def test_who_fell_silent_counts_unless_no_process_is_that_old(client: QueueClient) -> None:
+    """As in a container that was killed as a whole and started anew."""
+    old = RunningWork("a:1", "mail", 1.0)
+    await report(client, "w1", drain="", running=[old])
+    for queue in QUEUES:
+        await client.redis.zincrby(client.keys(queue).beats, -20_000, "w1")
+    seen = await flag(client)
+    await report(client, "w2", drain=seen)
+    assert not await is_empty(client)
+
+    async def is_empty_since(seconds: float) -> bool:
+        alive_for = timedelta(seconds=seconds)
+        return await workers.is_empty(client, QUEUES, "p1", alive_for=alive_for)
+
+    assert not await is_empty_since(600)
+    assert await is_empty_since(15)
+    await report(client, "w2", drain=seen, running=[old])
+    assert not await is_empty_since(15)
+
+
 async def test_other_pods_do_not_count(client: QueueClient) -> None:
     seen = await flag(client, "p2")
     await report(client, "w1", drain=seen, running=[RunningWork("p2:1", "mail", 1.0)])

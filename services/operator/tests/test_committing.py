@@ -21,6 +21,7 @@ READY = Pod(
     is_ready=True,
     cost=0,
     is_deleted=False,
+    alive_since=None,
 )
 GOING = replace(READY, is_ready=False, cost=LOWEST_COST)
 

@@ -1,5 +1,6 @@
 """What is kept of the cluster, and who belongs to whom."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from jangada_operator.watching import Cluster
@@ -91,6 +92,19 @@ def test_a_pod_is_known_by_the_few_fields_that_decide() -> None:
     assert (found.cost, found.is_deleted, found.is_active) == (LOWEST_COST, True, False)
     cluster.hear_pod(pod("new-1", "new", annotations={COST: "cheap"}), is_gone=False)
     assert cluster.pods["new"]["new-1"].rank == (True, 2, True, 0)
+
+
+def test_no_process_of_a_pod_is_older_than_its_oldest_running_container() -> None:
+    cluster, body = heard(), pod("new-1", "new")
+    assert cluster.pods["new"]["new-1"].alive_since is None
+    body["status"]["containerStatuses"] = [
+        {"state": {"running": {"startedAt": "2026-11-28T10:00:07Z"}}, "restartCount": 1},
+        {"state": {"running": {"startedAt": "2026-11-28T10:00:05Z"}}},
+        {"state": {"waiting": {"reason": "CrashLoopBackOff"}}},
+    ]
+    cluster.hear_pod(body, is_gone=False)
+    moment = datetime(2026, 11, 28, 10, 0, 5, tzinfo=UTC)
+    assert cluster.pods["new"]["new-1"].alive_since == moment.timestamp()
 
 
 def test_a_rollout_is_done_when_all_pods_are_new() -> None:

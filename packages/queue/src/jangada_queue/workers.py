@@ -142,15 +142,23 @@ async def is_flagged(client: QueueClient, queues: Iterable[str], pod: str) -> bo
         return int(await command(client.redis, "EXISTS", *keys)) > 0
 
 
-async def is_empty(client: QueueClient, queues: Sequence[str], pod: str) -> bool:
+async def is_empty(
+    client: QueueClient,
+    queues: Sequence[str],
+    pod: str,
+    *,
+    alive_for: timedelta = FORGET_AFTER,
+) -> bool:
     """Whether a flagged pod provably runs and holds nothing, in any of its processes.
 
     It stays so while the flag stands. False within 3 s after the flag was set, where a process
-    hasn't spoken since it saw the flag, and for `FORGET_AFTER` after one fell silent.
+    hasn't spoken since it saw the flag, and for `alive_for` after one fell silent: give less where
+    it is known that no process of the pod is older. What a dead one held is left to its leases.
     """
     async with within(client.deadline):
         bases = [client.keys(queue).base for queue in queues]
-        answers = await run_each(client.redis, script("empty"), bases, [pod])
+        arguments: list[Argument] = [pod, int(alive_for.total_seconds() * 1000)]
+        answers = await run_each(client.redis, script("empty"), bases, arguments)
     return bool(answers) and all(answer == 1 for answer in answers)
 
 

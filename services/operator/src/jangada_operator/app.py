@@ -4,8 +4,9 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any, Final
 from uuid import uuid4
 
@@ -15,15 +16,25 @@ from jangada_operator.kube import Kube, KubeError, find_login
 from jangada_operator.leader import Leadership
 from jangada_operator.management import serve
 from jangada_operator.operating import Operator
+from jangada_operator.rights import look_at_rights
 from jangada_operator.watching import Cluster, watch
 from jangada_operator.workerpool.spec import API_VERSION, PLURAL
 from jangada_queue.patience import wait_at_most
 
 PRUNE_EVERY: Final = 60.0
+RIGHTS_EVERY: Final = 30.0
 WATCH_TIMEOUT: Final = 300
 """Seconds after which a watch begins anew, should it have fallen silent."""
 
 CRD_WAIT: Final = 2.0
+
+
+class Backoffs:
+    """The seconds until the next attempt to watch, without end: giving up would be a crash loop."""
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((1.0, 1.0, 2.0, 3.0), repeat(5.0))
+
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +102,7 @@ async def _work(
             "leader": operator.leadership.run(),
             "pools": follow(),
             "prune": _prune(operator, options.namespaces),
+            "rights": _know_rights(operator, options.namespaces),
             "watches": _watch(operator.cluster, options, watching),
         }.items()
     ]
@@ -113,6 +125,7 @@ async def _watch(cluster: Cluster, options: Options, watching: asyncio.Event) ->
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
+    settings.networking.error_backoffs = Backoffs()
     settings.watching.server_timeout = WATCH_TIMEOUT
     settings.watching.client_timeout = WATCH_TIMEOUT + 10
     await kopf.operator(
@@ -123,6 +136,13 @@ async def _watch(cluster: Cluster, options: Options, watching: asyncio.Event) ->
         namespaces=options.namespaces,
         ready_flag=watching,
     )
+
+
+async def _know_rights(operator: Operator, namespaces: Sequence[str]) -> None:
+    """Without them kopf tries again, and has heard nothing meanwhile."""
+    while True:
+        operator.blind = await look_at_rights(operator.kube, namespaces, operator.blind)
+        await asyncio.sleep(RIGHTS_EVERY)
 
 
 async def _prune(operator: Operator, namespaces: Sequence[str]) -> None:

@@ -36,6 +36,8 @@ class Leadership:
     _sure_until: float = 0.0
     _seen: tuple[str, str] | None = None
     _seen_at: float = 0.0
+    _trouble: str = ""
+    """What was said last of why it can't be renewed: it is said once, not every two seconds."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -53,7 +55,11 @@ class Leadership:
             try:
                 self._sure_until = asked + RENEW if await self._hold_or_take() else 0.0
             except KubeError as error:
-                log.warning("the leader lease can't be renewed: %s", error)
+                if (trouble := str(error)) != self._trouble:
+                    log.warning("the leader lease can't be renewed: %s", trouble)
+                    self._trouble = trouble
+            else:
+                self._trouble = ""
             if before != self.is_held:
                 log.info("%s leads%s", self.identity, "" if self.is_held else " no more")
                 self.changed.set()

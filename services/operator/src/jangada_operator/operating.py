@@ -49,6 +49,8 @@ class Operator:
     looks: int = 0
     look_seconds: float = 0.0
     errors: int = 0
+    blind: Problem | None = None
+    """Why what was heard of the cluster isn't all that is there."""
     _secrets: Secrets = field(init=False)
     _rooms: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _others: dict[PoolKey, str] = field(default_factory=dict)
@@ -189,6 +191,8 @@ class Operator:
 
     def _sight(self, pool: Pool, look: Look, broker: Broker) -> Sight | Problem:
         name = pool.deployment
+        if self.blind is not None:
+            return self.blind
         deployment = self.cluster.deployments.get(PoolKey(pool.key.namespace, name))
         if deployment is None:
             return Problem(

@@ -32,6 +32,8 @@ class Pod:
     is_ready: bool
     cost: int
     is_deleted: bool
+    alive_since: float | None
+    """When the oldest of its running containers was started: no process in it is older."""
 
     @property
     def is_active(self) -> bool:
@@ -98,7 +100,16 @@ def read_pod(body: Body) -> Pod | None:
         is_ready=_condition(status, "Ready") == "True",
         cost=_number((metadata.get("annotations") or {}).get(COST)),
         is_deleted="deletionTimestamp" in metadata,
+        alive_since=_alive_since(status),
     )
+
+
+def _alive_since(status: Body) -> float | None:
+    """None where none runs. Containers that are started before the others may be sidecars."""
+    names = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+    states = [each.get("state") or {} for name in names for each in status.get(name) or ()]
+    started = [each["running"].get("startedAt") for each in states if each.get("running")]
+    return min((_seconds(each) for each in started if each), default=None)
 
 
 def read_replica_set(body: Body) -> ReplicaSet | None:

@@ -21,10 +21,11 @@ from jangada_operator.workerpool.cluster import COST, LOWEST_COST, Pod, ReplicaS
 from jangada_operator.workerpool.committing import why_not
 from jangada_operator.workerpool.spec import Pool
 from jangada_queue.client import QueueClient
-from jangada_queue.workers import flag_drain, is_empty, unflag_drain
+from jangada_queue.workers import FORGET_AFTER, STALE, flag_drain, is_empty, unflag_drain
 
 FLAG: Final = timedelta(seconds=60)
 RENEW: Final = 15.0
+A_SECOND: Final = timedelta(seconds=1)
 READ_BACK: Final = 3.0
 """Seconds after which a deletion cost has reached every cache that matters."""
 
@@ -141,7 +142,7 @@ class Drains:
             if drain.is_committed or uid not in target.pods:
                 continue
             drain.pod = target.pods[uid].name
-            is_free = uid in overdue or await is_empty(queues, self.pool.queues, uid)
+            is_free = uid in overdue or await self._is_empty(queues, target.pods[uid])
             if drain.costed is not None and not is_free:
                 await self._price(target, drain.pod, None)
                 drain.costed = None
@@ -152,6 +153,18 @@ class Drains:
                 ripe.append(uid)
         if ripe:
             await self._commit(target, ripe, happened)
+
+    async def _is_empty(self, queues: QueueClient, pod: Pod) -> bool:
+        """A process that fell silent before its container was started has died with the last one.
+
+        That needs the clocks of nodes and operator to agree within the second that a worker takes
+        to say its first word; a moment in the API is a whole number of seconds.
+        """
+        alive_for = FORGET_AFTER
+        if pod.alive_since is not None:
+            age = timedelta(seconds=time.time() - pod.alive_since) - A_SECOND
+            alive_for = min(FORGET_AFTER, max(STALE, age))
+        return await is_empty(queues, self.pool.queues, pod.uid, alive_for=alive_for)
 
     async def _commit(self, target: Target, ripe: Sequence[str], happened: Happened) -> None:
         """Judge by what the API says now, not by what we have heard."""

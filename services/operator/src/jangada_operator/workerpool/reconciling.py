@@ -24,6 +24,7 @@ from jangada_queue.errors import QueueUnavailable
 from jangada_queue.policy.decide import Decision, Reason, decide
 from jangada_queue.policy.history import History
 from jangada_queue.policy.observation import Observation, Stage
+from jangada_queue.policy.reading import by_pod, workers_of
 
 BLOCKED_AFTER: Final = 30.0
 """Seconds for which a scale-down waits before people are told."""
@@ -56,8 +57,8 @@ class Managed:
     """The size that it was seen with last."""
     held: str = ""
     held_since: float = 0.0
-    running: dict[str, int] = field(default_factory=dict)
-    """Of each pod that is going, how many jobs it ran when it spoke last."""
+    going: set[str] = field(default_factory=set)
+    """The pods that were being deleted when the queues were read last."""
 
     @classmethod
     def new(cls, pool: Pool, kube: Kube, mandate: Mandate, status: Json) -> "Managed":
@@ -144,17 +145,19 @@ async def _note_foreign_writer(kube: Kube, managed: Managed, sight: Sight) -> No
 
 
 def _count(managed: Managed, sight: Sight, observation: Observation, decision: Decision) -> None:
-    """Jobs of pods that went away while they ran are interrupted ones."""
+    """Jobs of pods that went away while they ran are interrupted ones.
+
+    A worker that ends in order leaves the queue before its pod goes; what one that is killed said
+    last is there for some seconds.
+    """
     counts, reason = managed.counts, str(decision.reason)
     counts.decisions[reason] = counts.decisions.get(reason, 0) + 1
-    for uid in [uid for uid in managed.running if uid not in sight.pods]:
-        counts.interrupted += managed.running.pop(uid)
-    if sight.look.stats is not None:
-        managed.running |= {
-            each.id: len(each.running)
-            for each in observation.pool
-            if each.stage is Stage.TERMINATING and each.slots
-        }
+    if sight.look.stats is None:
+        return
+    said = by_pod(workers_of(sight.look.stats))
+    gone = [uid for uid in managed.going if uid not in sight.pods]
+    counts.interrupted += sum(len(said[uid].running) for uid in gone if uid in said)
+    managed.going = {each.id for each in observation.pool if each.stage is Stage.TERMINATING}
 
 
 async def _act(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -> Happened:
