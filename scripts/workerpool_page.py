@@ -13,7 +13,7 @@ from typing import Any, cast
 import yaml  # type: ignore[import-untyped] # its types aren't among the dependencies
 
 from jangada_operator.metrics import PREFIX, PoolMetrics
-from jangada_operator.operating import Operator
+from jangada_operator.operating import Operator, new_look_seconds
 from jangada_operator.workerpool.reasons import Happening, State, Trouble
 from jangada_queue.policy.decide import Limit, Reason
 
@@ -292,7 +292,10 @@ def _events() -> Iterator[str]:
 def _metrics() -> Iterator[str]:
     yield METRICS
     nobody = SimpleNamespace(
-        leadership=SimpleNamespace(is_held=False), managed={}, looks=0, look_seconds=0.0, errors=0
+        leadership=SimpleNamespace(is_held=False),
+        managed={},
+        look_seconds=new_look_seconds(),
+        errors=0,
     )
     found = list(PoolMetrics(cast("Operator", nobody)).collect())
     for each in sorted(found, key=lambda metric: not metric.name.startswith(PREFIX)):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from chaos.forkserver import Launch, start
 
 from cluster.api import Api
@@ -44,6 +45,11 @@ class Operator:
 
     child: Any
     log: Path
+
+    def metrics(self) -> str:
+        """What it tells Prometheus; it listens on a port of its own choice."""
+        port = self.log.read_text("utf-8").partition("listens on port ")[2].split()[0]
+        return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
 
     def kill(self) -> None:
         """As a node that loses power."""

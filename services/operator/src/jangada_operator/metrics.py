@@ -47,14 +47,7 @@ class PoolMetrics(Collector):
                     gauge.add_metric(_labels(managed), value)
             yield gauge
         yield from _counters(pools)
-        looks = CounterMetricFamily("jangada_operator_looks", "Looks at all pools.")
-        looks.add_metric((), operator.looks)
-        yield looks
-        seconds = GaugeMetricFamily(
-            "jangada_operator_look_seconds", "How long the last look at all pools took."
-        )
-        seconds.add_metric((), operator.look_seconds)
-        yield seconds
+        yield from operator.look_seconds.collect()
         errors = CounterMetricFamily("jangada_operator_errors", "Looks at a pool that failed.")
         errors.add_metric((), operator.errors)
         yield errors

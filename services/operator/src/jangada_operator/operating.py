@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from prometheus_client import Histogram
+
 from jangada_operator.brokers import Broker, Brokers, UnreadableBroker
 from jangada_operator.kube import Kube, KubeError
 from jangada_operator.leader import Leadership
@@ -35,6 +37,16 @@ OTHERS_EVERY: Final = 30.0
 log = logging.getLogger(__name__)
 
 
+def new_look_seconds() -> Histogram:
+    """Within a look all pools are decided about, so it says how old a decision's inputs may be."""
+    return Histogram(
+        "jangada_operator_look_seconds",
+        "How long a look at all pools took, with what was done about them.",
+        buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+        registry=None,
+    )
+
+
 @dataclass(slots=True)
 class Operator:
     """All pools of one operator process."""
@@ -46,8 +58,7 @@ class Operator:
     managed: dict[PoolKey, Managed] = field(default_factory=dict)
     looked_at: float = 0.0
     """When all pools were last looked at, by a clock that never jumps."""
-    looks: int = 0
-    look_seconds: float = 0.0
+    look_seconds: Histogram = field(default_factory=new_look_seconds)
     errors: int = 0
     blind: Problem | None = None
     """Why what was heard of the cluster isn't all that is there."""
@@ -66,8 +77,7 @@ class Operator:
             began = time.monotonic()
             if self.leadership.is_held:
                 await self.look()
-                self.looks += 1
-                self.look_seconds = time.monotonic() - began
+                self.look_seconds.observe(time.monotonic() - began)
             else:
                 self.managed.clear()
             self.looked_at = time.monotonic()

@@ -4,6 +4,7 @@ A status is written when something in it has changed that a person would care fo
 that always move are written with it, and at most every `REFRESH` seconds by themselves.
 """
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Report:
 
     key: PoolKey
     said: Json = field(default_factory=dict)
-    said_at: float = 0.0
+    refresh_at: float = 0.0
     decisions: list[Json] = field(default_factory=list)
     since: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Of each condition its status, and since when it is so."""
@@ -66,13 +67,14 @@ class Report:
         """Write what has changed; whether anything was."""
         now = time.monotonic()
         if _lasting(status) == _lasting(self.said) and (
-            status == self.said or now - self.said_at < REFRESH
+            _timeless(status) == _timeless(self.said) or now < self.refresh_at
         ):
             return False
         gone = {name: None for name in self.said if name not in status}
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.key.namespace}/{PLURAL}/{self.key.name}"
         await kube.merge(f"{path}/status", {"status": {**gone, **status}})
-        self.said, self.said_at = status, now
+        # Hundreds of pools that an operator took over in one look don't write in one again.
+        self.said, self.refresh_at = status, now + REFRESH * random.uniform(1, 2)  # noqa: S311 - no secret
         return True
 
     def conditions(self, found: Sequence[Condition], generation: int) -> list[Json]:
@@ -175,6 +177,13 @@ def _limited(decision: Decision | None, blocked: str) -> Condition:
 
 def now_text() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _timeless(status: Json) -> Json:
+    """All of it but the moment at which the same was decided again."""
+    last = dict(status.get("lastDecision") or {})
+    last.pop("time", None)
+    return {**status, "lastDecision": last}
 
 
 def _lasting(status: Json) -> Json:
