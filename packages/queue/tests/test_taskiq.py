@@ -21,7 +21,7 @@ from jangada_queue.client import QueueClient
 from jangada_queue.leases.dead_letters import DeadLetter, dead_letters
 from jangada_queue.statistics import QueueStats, queue_stats
 from jangada_queue.taskiq import LeasedReceiver, LeasedStreamBroker
-from jangada_queue.workers import flag_drain, is_empty, unflag_drain
+from jangada_queue.workers import WorkerReport, flag_drain, is_empty, unflag_drain
 
 pytestmark = pytest.mark.anyio
 
@@ -376,6 +376,19 @@ async def test_statistics_show_what_runs(app: Application) -> None:
         assert set(worker.kinds) >= {"note", "wait", "fail", "threaded"}
         assert (worker.pod, worker.queues) == ("pod-1", [QUEUE])
         app.gate.set()
+
+
+async def test_a_worker_s_first_word_says_how_many_it_runs(app: Application) -> None:
+
+    async def workers() -> list[WorkerReport]:
+        return (await app.stats()).workers
+
+    LeasedReceiver(app.broker, max_async_tasks=7)
+    app.broker.is_worker_process = True
+    await app.broker.startup()
+    (worker,) = await eventually(workers)
+    assert worker.slots == 7
+    await app.broker.shutdown()
 
 
 async def test_a_helper_process_that_was_killed_is_replaced(app: Application) -> None:

@@ -121,7 +121,7 @@ class LeasedStreamBroker(AsyncBroker):
         self._pool_size = max_connection_pool_size or 20
         self._times = LeaseTimes(lease, renew_every, sweep_every)
         self._most_losses = max_losses
-        self._slots = slots
+        self.slots = slots
         self._pod = pod
         self._client: QueueClient | None = None
         self._worker: LeaseWorker | None = None
@@ -157,7 +157,7 @@ class LeasedStreamBroker(AsyncBroker):
             kinds=self.get_all_tasks,
             pod=self._pod or os.environ.get(POD_VARIABLE) or _made_up_pod(),
             version=version("jangada-queue"),
-            slots=self._slots,
+            slots=self.slots,
             times=self._times,
             most_losses=self._most_losses,
         )
@@ -290,6 +290,7 @@ class LeasedReceiver(Receiver):
         self._freed = asyncio.Event()
         # Without a limit everything that waits would be taken at once, and others be idle.
         self.slots = self.sem._value if self.sem is not None else UNLIMITED  # noqa: SLF001 - jitter is in there
+        broker.slots = self.slots
         self._left = self.max_tasks_to_execute or math.inf
 
     @override
