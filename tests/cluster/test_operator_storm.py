@@ -1,4 +1,4 @@
-"""Two hundred scale-downs under jobs of a tenth of a second to a minute."""
+"""Two hundred pods go, under jobs of a tenth of a second to a minute."""
 
 import random
 from collections import Counter
@@ -27,7 +27,7 @@ def running(installed: Bed, tmp_path: Path) -> Iterator[Operator]:
         yield made
 
 
-async def test_two_hundred_scale_downs_interrupt_nothing(
+async def test_two_hundred_pods_go_and_nothing_is_interrupted(
     place: Field, running: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Demand comes in waves, so that it returns in the midst of drains; long jobs outlast many."""
