@@ -35,6 +35,8 @@ class Pace:
     """How long a job keeps the processor or the interpreter lock."""
     cuts: int = 20
     """How often connections are cut, servers restarted or clocks set."""
+    starved_by: int = 10
+    """Busy processes for each processor; few in a test, beside which others run."""
     seed: int = 0
     judges_time: bool = True
     """Whether being slow is unsound; not in a test, on a machine that does other things."""
@@ -71,6 +73,7 @@ SHORT: Final = Pace(
     outage=2.0,
     hog=3,
     cuts=2,
+    starved_by=2,
     judges_time=False,
 )
 

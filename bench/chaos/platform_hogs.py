@@ -61,7 +61,7 @@ async def starved(raft: Raft) -> Finding:
         await raft.worker(processes=2, slots=5)
     jobs = [await raft.send(gate="open") for _ in range(20)]
     await raft.started(jobs)
-    with starvation():
+    with starvation(raft.pace.starved_by):
         await asyncio.sleep(3 * raft.pace.lease)
     raft.open_gate("open")
     is_done = await raft.done(PATIENCE)

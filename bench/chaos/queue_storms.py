@@ -182,7 +182,7 @@ async def starved(harness: Harness) -> Finding:
         await harness.worker(processes=2, slots=SLOTS)
     jobs = [await harness.send("hold", gate="open") for _ in range(2 * SLOTS)]
     await all_started(harness, jobs)
-    with starvation():
+    with starvation(harness.pace.starved_by):
         await asyncio.sleep(3 * harness.pace.lease)
     harness.open_gate("open")
     is_done = await harness.settled(PATIENCE)
@@ -196,7 +196,7 @@ async def starved_start(harness: Harness) -> Finding:
     await harness.start_sender()
     count = harness.pace.kills_at_once
     jobs = [await harness.send("hold", gate="open") for _ in range(count)]
-    with starvation():
+    with starvation(harness.pace.starved_by):
         await harness.worker(processes=count, slots=1)
         await all_started(harness, jobs)
         await asyncio.sleep(2 * harness.pace.lease)
