@@ -158,11 +158,12 @@ class Drains:
         """A process that fell silent before its container was started has died with the last one.
 
         That needs the clocks of nodes and operator to agree within the second that a worker takes
-        to say its first word; a moment in the API is a whole number of seconds.
+        to say its first word; a moment in the API is a whole number of seconds. By a node whose
+        clock is ahead, so that its container hasn't been started yet, nothing is judged.
         """
         alive_for = FORGET_AFTER
-        if pod.alive_since is not None:
-            age = timedelta(seconds=time.time() - pod.alive_since) - A_SECOND
+        if pod.alive_since is not None and pod.alive_since <= (now := time.time()):
+            age = timedelta(seconds=now - pod.alive_since) - A_SECOND
             alive_for = min(FORGET_AFTER, max(STALE, age))
         return await is_empty(queues, self.pool.queues, pod.uid, alive_for=alive_for)
 

@@ -154,9 +154,9 @@ def _count(managed: Managed, sight: Sight, observation: Observation, decision: D
     counts.decisions[reason] = counts.decisions.get(reason, 0) + 1
     if sight.look.stats is None:
         return
-    said = by_pod(workers_of(sight.look.stats))
-    gone = [uid for uid in managed.going if uid not in sight.pods]
-    counts.interrupted += sum(len(said[uid].running) for uid in gone if uid in said)
+    if gone := [uid for uid in managed.going if uid not in sight.pods]:
+        said = by_pod(workers_of(sight.look.stats))
+        counts.interrupted += sum(len(said[uid].running) for uid in gone if uid in said)
     managed.going = {each.id for each in observation.pool if each.stage is Stage.TERMINATING}
 
 
