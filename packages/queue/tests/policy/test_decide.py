@@ -65,6 +65,17 @@ def test_a_backlog_is_started_in_time() -> None:
     assert "600 jobs" in found.message
 
 
+def test_short_jobs_that_wait_too_long_behind_a_longer_one_get_help() -> None:
+    """It may end any moment, until somebody has waited longer than they may: then it doesn't."""
+    history = History(starts=(5.0,))
+    waits = replace(QUIET, in_flight=1, backlog=3, arrived=9, service=taking(*[2.0] * 20))
+    behind = ready(1, 6.0, slots=1)
+    early = seen(behind, signals=replace(waits, oldest_wait=4.0))
+    late = seen(behind, signals=replace(waits, oldest_wait=5.1))
+    assert decide(WANTED, early, history, NOW).size == 1
+    assert decide(WANTED, late, history, NOW).size == 2
+
+
 def test_a_replica_that_runs_something_keeps_the_pool_from_zero() -> None:
     runs = replace(QUIET, in_flight=1, service=taking(1.0))
     found = settled(WANTED, seen(ready(1, 40_000.0), signals=runs))
@@ -113,7 +124,7 @@ def test_a_stream_s_replica_that_was_given_up_too_soon_stays_longer_the_next_tim
     history, size, sizes = History(starts=(5.0,)), 2, []
     for second in range(450):
         told = replace(QUIET, arrived=9 * second, arrival_rate=9.0, service=taking(0.98))
-        told = replace(told, in_flight=9, backlog=60 if second % 150 == 0 and second else 0)
+        told = replace(told, in_flight=9, backlog=90 if second % 150 == 0 and second else 0)
         pool = [ready(number, *[0.5] * (9 // size)) for number in range(size)]
         found = decide(WANTED, seen(*pool, signals=told), history, NOW + second)
         history, size = found.history, found.size

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jangada_queue.policy.staffing import EXACT, FULLEST, Aim, Load, needs
+from jangada_queue.policy.staffing import EXACT, FULLEST, Load, needs
 
-AIM = Aim(late=0.05, more=1.0)
+LATE = 0.05
 STREAM = Load(
     rate=10.0,
     service=1.0,
@@ -41,7 +41,7 @@ def test_a_stream_gets_the_fewest_slots_that_keep_erlang_s_promise(
         return erlang_c(slots, erlangs) * math.exp(-(slots - erlangs) * within)
 
     load = replace(STREAM, rate=erlangs, within=within)
-    found = needs(load, Aim(late, 1.0)).stream
+    found = needs(load, late).stream
     expected = next(n for n in range(1, 200) if n > erlangs and are_late(n) <= late)
     assert found == pytest.approx(max(expected, erlangs / FULLEST))
 
@@ -52,7 +52,7 @@ def test_the_square_root_rule_agrees_with_the_formula(
 ) -> None:
     """Within 2 % of the slots."""
     load = replace(STREAM, rate=erlangs, within=within)
-    found = needs(load, Aim(late, 1.0)).stream
+    found = needs(load, late).stream
 
     def waits(slots: int) -> float:
         blocked = 1.0
@@ -65,30 +65,41 @@ def test_the_square_root_rule_agrees_with_the_formula(
 
 
 def test_jobs_that_all_take_as_long_need_less_than_those_that_vary() -> None:
-    steady, wild = (needs(replace(STREAM, variation=each), AIM).stream for each in (0.0, 9.0))
+    steady, wild = (needs(replace(STREAM, variation=each), LATE).stream for each in (0.0, 9.0))
     assert steady < wild
 
 
 def test_a_backlog_gets_what_starts_it_in_time() -> None:
     """Ten slots start ten jobs of a second at once, and as many each second."""
     load = replace(STREAM, rate=0.0, backlog=60, horizon=5.0)
-    assert needs(load, AIM).slots == pytest.approx(10)
+    assert needs(load, LATE).slots == pytest.approx(10)
+
+
+def test_what_comes_meanwhile_waits_behind_a_backlog_and_no_longer() -> None:
+    """The stream keeps nine of ten slots busy; a second's worth of jobs wait, and are no reason."""
+    load = replace(STREAM, rate=9.0, occupied=10, backlog=10)
+    assert needs(load, LATE).slots == 10
+
+
+def test_where_help_comes_late_those_count_too_that_come_until_a_backlog_is_gone() -> None:
+    load = replace(STREAM, rate=10.0, occupied=10, backlog=90, horizon=50.0, within=5.0)
+    assert needs(load, LATE).backlog == pytest.approx(600 / 56)
 
 
 def test_long_jobs_need_a_slot_each() -> None:
     load = replace(STREAM, rate=0.0, service=3600.0, occupied=7, backlog=5)
-    assert math.ceil(needs(load, AIM).slots) == 12
+    assert math.ceil(needs(load, LATE).slots) == 12
 
 
 def test_stuck_jobs_keep_their_slots() -> None:
-    assert needs(replace(STREAM, stuck=30), AIM).slots == needs(STREAM, AIM).slots + 30
+    assert needs(replace(STREAM, stuck=30), LATE).slots == needs(STREAM, LATE).slots + 30
 
 
 def test_a_stream_of_long_jobs_is_planned_for_as_far_as_one_must_look_ahead() -> None:
     """What runs now is known; only what comes until the next look is left to chance."""
     long = replace(STREAM, rate=0.5, service=360.0, running=180, ahead=10.0)
-    steady = needs(replace(long, ahead=1e9), AIM).stream
-    assert 180 <= needs(long, AIM).stream <= 190 < steady
+    steady = needs(replace(long, ahead=1e9), LATE).stream
+    assert 180 <= needs(long, LATE).stream <= 190 < steady
 
 
 POSITIVE = st.floats(0.001, 1000)
@@ -105,18 +116,19 @@ LOADS = st.builds(
     within=st.floats(0.1, 1000),
     ahead=st.floats(1, 1000),
 )
-AIMS = st.builds(Aim, late=st.floats(0.001, 0.5), more=st.floats(1, 2))
 
 
 GROWTH = st.tuples(st.floats(0, 1e5), st.floats(0, 1000), st.integers(0, 50))
 
 
-@given(LOADS, AIMS, GROWTH)
-def test_more_load_never_needs_less(load: Load, aim: Aim, growth: tuple[float, float, int]) -> None:
+@given(LOADS, st.floats(0.001, 0.5), GROWTH)
+def test_more_load_never_needs_less(
+    load: Load, late: float, growth: tuple[float, float, int]
+) -> None:
     backlog, rate, stuck = growth
-    before = needs(load, aim).slots
+    before = needs(load, late).slots
     assert math.isfinite(before)
     almost = before * (1 - 1e-5)
-    assert needs(replace(load, backlog=load.backlog + backlog), aim).slots >= almost
-    assert needs(replace(load, stuck=load.stuck + stuck), aim).slots >= almost
-    assert needs(replace(load, rate=load.rate + rate), aim).slots >= almost
+    assert needs(replace(load, backlog=load.backlog + backlog), late).slots >= almost
+    assert needs(replace(load, stuck=load.stuck + stuck), late).slots >= almost
+    assert needs(replace(load, rate=load.rate + rate), late).slots >= almost

@@ -10,11 +10,11 @@ from jangada_queue.policy.draining import bounded, leaving, returning
 from jangada_queue.policy.history import History, needed, observed
 from jangada_queue.policy.loads import Crew, Demand, crew_of, demand_of
 from jangada_queue.policy.observation import Observation, Signals
-from jangada_queue.policy.staffing import Aim, Load, Need, needs
+from jangada_queue.policy.staffing import Load, Need, needs
 from jangada_queue.policy.wanted import OnDeadline, Wanted
 
-ENOUGH: Final = Aim(late=0.05, more=1.0)
-"""What a pool has to serve: what it holds against chance, it holds by time (`_kept`)."""
+LATE: Final = 0.05
+"""The part of a stream's jobs that may start too late."""
 
 LOOK_AGAIN: Final = 60.0
 BUSY_PART: Final = 4
@@ -130,7 +130,7 @@ def _held(case: _Case) -> Decision:
 
 def _sized(case: _Case, signals: Signals) -> Decision:
     demand = demand_of(signals, case.crew, case.history, case.wanted, now=case.now)
-    need = needs(demand.load, ENOUGH)
+    need = needs(demand.load, LATE)
     least = 1 if signals.backlog or signals.in_flight or demand.due else 0
     wish = max(least, _replicas(need.slots, case.crew))
     is_short = wish > case.crew.size and not demand.is_learning

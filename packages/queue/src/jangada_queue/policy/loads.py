@@ -15,7 +15,10 @@ UNKNOWN_SERVICE: Final = 1.0
 """Seconds that a job is taken to need before any has ended."""
 
 STUCK: Final = 10.0
-"""A job that runs for so many times the mean, and longer than the objective, keeps a slot."""
+"""A job that runs for so many times the mean, and longer than the objective, keeps a slot.
+
+Where another waits for longer than the objective beside it, it does after one mean time already.
+"""
 
 SHORTEST: Final = 1.0
 """Nothing is planned for less than a second: signals come once in one."""
@@ -85,12 +88,14 @@ def demand_of(
 ) -> Demand:
     within = wanted.start_within.total_seconds()
     lead = max(SHORTEST, history.start_seconds)
-    pace = _pace_of(history.service, crew, within)
+    is_held_back = _is_held_back(history, now)
+    is_late = signals.oldest_wait > within and not is_held_back
+    pace = _pace_of(history.service, crew, within, patience=1.0 if is_late else STUCK)
     rate = _stream(signals, history, wanted, now)
     due = _due_within(signals.due_soon, lead)
     leaving = sum(each.held for each in crew.draining)
     running = max(0, signals.in_flight - leaving - pace.stuck)
-    held_back = signals.backlog if _is_held_back(history, now) else 0
+    held_back = signals.backlog if is_held_back else 0
     coming = max(rate * lead, due)
     asking = running + signals.backlog - held_back + coming
     room = _room(crew, pace, lead)
@@ -140,13 +145,13 @@ class _Pace(NamedTuple):
     is_unknown: bool = False
 
 
-def _pace_of(times: ServiceTimes, crew: Crew, within: float) -> _Pace:
+def _pace_of(times: ServiceTimes, crew: Crew, within: float, *, patience: float) -> _Pace:
     ages = [each.seconds for replica in crew.serving for each in replica.running]
     mean = times.mean()
     if mean is None:
         # The likeliest mean of exponential times, were one of those that run to end just now.
         return _Pace(max(UNKNOWN_SERVICE, sum(ages)), 1.0, 0, is_unknown=True)
-    limit = max(within, STUCK * mean)
+    limit = max(within, patience * mean)
     return _Pace(*times.capped(limit), sum(age > limit for age in ages))
 
 

@@ -7,7 +7,8 @@
   coefficient of variation) / 2 (Allen and Cunneen; Whitt, Production and Operations Management 2,
   1993).
 - Jobs that wait already are a fluid: `c` slots start `c * (1 + t / s)` jobs within `t`, less those
-  that run now.
+  that run now. They start in the order in which they came: those that come meanwhile wait behind
+  them, and for no longer than they do while the slots are enough for the stream.
 - Jobs that run far longer than their kind are neither: each keeps a slot.
 """
 
@@ -45,14 +46,6 @@ class Load:
     ahead: float
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """How many jobs may be late (0 to 1), for how much more load than there is (1 is none)."""
-
-    late: float
-    more: float
-
-
 class Need(NamedTuple):
     """The slots that each part of a load needs; those for `stream` and `backlog` overlap."""
 
@@ -65,19 +58,25 @@ class Need(NamedTuple):
         return self.stuck + max(self.stream, self.backlog)
 
 
-def needs(load: Load, aim: Aim) -> Need:
-    """The least slots that serve it. They grow with each part of the load."""
-    stream = _for_stream(load, aim) if load.rate > 0 else 0.0
-    return Need(load.stuck, stream, _for_backlog(load, aim))
+def needs(load: Load, late: float) -> Need:
+    """The least slots with which no more than this part of the jobs (0 to 1) starts too late.
+
+    They grow with each part of the load.
+    """
+    stream = _for_stream(load, late) if load.rate > 0 else 0.0
+    return Need(load.stuck, stream, _for_backlog(load))
 
 
-def _for_backlog(load: Load, aim: Aim) -> float:
-    """As many as start the backlog within the horizon, beside what comes and what runs."""
-    starts = load.occupied + (load.backlog + load.rate * load.horizon) * aim.more
-    return starts / (1 + load.horizon / load.service)
+def _for_backlog(load: Load) -> float:
+    """As many as start the backlog within the horizon, and in time what comes until its end."""
+    before = load.occupied + load.backlog
+    behind = before + load.rate * load.horizon
+    first = before / (1 + load.horizon / load.service)
+    last = behind / (1 + (load.horizon + load.within) / load.service)
+    return max(first, last)
 
 
-def _for_stream(load: Load, aim: Aim) -> float:
+def _for_stream(load: Load, late: float) -> float:
     """As many as let so few jobs wait for longer than they may, until the next look at it.
 
     By then a part of what runs now still does, and new jobs have come: so many are expected, and
@@ -86,13 +85,13 @@ def _for_stream(load: Load, aim: Aim) -> float:
     System Technical Journal 59, 1980) staffs for `mean / peakedness` erlangs.
     """
     stays = math.exp(-load.ahead / load.service)
-    fresh = load.rate * load.service * aim.more * (1 - stays)
+    fresh = load.rate * load.service * (1 - stays)
     mean = load.running * stays + fresh
     peakedness = (load.running * stays * (1 - stays) + fresh) / mean
     least = mean / (1 - (1 - FULLEST) * (1 - stays))
     if mean / peakedness > EXACT:
-        return max(least, _many(mean, peakedness, load, aim.late))
-    return max(least, _few(mean, peakedness, load, aim.late))
+        return max(least, _many(mean, peakedness, load, late))
+    return max(least, _few(mean, peakedness, load, late))
 
 
 def _few(mean: float, peakedness: float, load: Load, late: float) -> float:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from jangada_queue.policy.decide import ENOUGH, HAIR
+from jangada_queue.policy.decide import HAIR, LATE
 from jangada_queue.policy.loads import SHORTEST, horizon_of
 from jangada_queue.policy.staffing import Load, Need, needs
 from jangada_queue.policy.wanted import Wanted
@@ -29,7 +29,7 @@ def load_of(wanted: Wanted, inputs: Mapping[str, float]) -> Load:
 
 def size_for(wanted: Wanted, inputs: Mapping[str, float], now: float) -> tuple[int, Need]:
     """The size for it, within the limits of this moment, and the slots behind it."""
-    need = needs(load_of(wanted, inputs), ENOUGH)
+    need = needs(load_of(wanted, inputs), LATE)
     asked = inputs["backlog"] or inputs["in_flight"] or inputs["due_soon"]
     size = max(1 if asked else 0, math.ceil(need.slots / inputs["slots_per_replica"] - HAIR))
     return min(wanted.most, max(wanted.floor(now), size)), need
