@@ -3,6 +3,7 @@
 Measuring makes tests and the processes that they start take twice as long, so it is a run of its
 own, of those tests that reach the libraries. `--cluster smoke` and `--cluster all` run the tests
 that need a Kubernetes control plane, and build that when it isn't there; nothing else runs them.
+`--cluster built` is the first where it has been built, and says so where it hasn't.
 With other arguments this is plain pytest.
 """
 
@@ -28,7 +29,12 @@ ELSEWHERE = ["--ignore", "tests/test_conventions.py"]
 NO_CLUSTER = ["-m", "not cluster"]
 """`make e2e` runs them."""
 CLUSTER = ["tests/cluster", "-n", "2"]
-CHOSEN = {"smoke": ["-m", "cluster and smoke"], "all": ["-m", "cluster"]}
+SMOKE = ["-m", "cluster and smoke"]
+CHOSEN = {"smoke": SMOKE, "built": SMOKE, "all": ["-m", "cluster"]}
+NOT_BUILT = """
+*** NOT RUN: the tests on a Kubernetes control plane, which isn't built here.
+*** `make e2e-smoke` builds it, within half an hour and once for all checkouts, and runs them.
+"""
 QUIET = ["-q", "--durations", "5", "--durations-min", "2"]
 SHOWN = 10
 MEASURED = ["packages", "tests"]
@@ -119,6 +125,9 @@ def measure() -> int:
 
 
 def run_on_cluster(choice: str, arguments: list[str]) -> int:
+    if choice == "built" and tools.find(tools.CONTROL) is None:
+        print(NOT_BUILT, file=sys.stderr)
+        return 0
     if failed := tools.main([tools.CONTROL.name]):
         return failed
     return run_tests(*CLUSTER, *QUIET, *CHOSEN[choice], *arguments)

@@ -149,3 +149,11 @@ def test_the_gate_counts_branches_of_libraries_only() -> None:
     assert "  packages/a            90.0 %" in list(suite.report(files))
     files["packages/a/x.py"]["covered_branches"] = 8
     assert suite.gate(files) == 1
+
+
+def test_a_control_plane_that_isn_t_built_is_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JANGADA_TOOLS", str(tmp_path))
+    assert suite.main(["--cluster", "built"]) == 0
+    assert "NOT RUN" in capsys.readouterr().err
