@@ -119,6 +119,18 @@ def test_what_only_a_backlog_needed_is_given_back_within_a_start() -> None:
     assert after_a_backlog(8, rate=10).size == 1
 
 
+def test_a_stream_that_falls_silent_needs_nobody_from_then_on() -> None:
+    """So the last replica goes `scaleDown.after` later, and not twice as late."""
+    history, pool = History(starts=(5.0,)), [ready(1), ready(2)]
+    for second in range(300):
+        told = replace(QUIET, arrived=20 * min(second, 200), service=taking(0.5))
+        found = decide(WANTED, seen(*pool, signals=told), history, NOW + second)
+        history, pool = found.history, pool[: found.size]
+        if not found.size:
+            break
+    assert 260 <= second <= 262
+
+
 def test_a_stream_s_replica_that_was_given_up_too_soon_stays_longer_the_next_time() -> None:
     """A rate at the edge of a replica: what comes back by chance is kept for five minutes."""
     history, size, sizes = History(starts=(5.0,)), 2, []

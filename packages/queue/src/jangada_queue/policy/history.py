@@ -6,8 +6,8 @@ as a size must have been unneeded before it is given up.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Final
+from copy import replace
+from typing import Final, NamedTuple
 
 from jangada_queue.policy.observation import Observation, Replica, Signals, Stage
 from jangada_queue.service_times import ServiceTimes
@@ -31,8 +31,10 @@ type Seen = tuple[tuple[float, int], ...]
 """Moments and figures."""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+UNKNOWN: Final = ServiceTimes()
+
+
+class History(NamedTuple):
     """`needs` are the sizes that were needed, with those left out that a later one exceeds."""
 
     needs: Seen = ()
@@ -48,11 +50,14 @@ class History:
 
     starting: frozenset[str] = frozenset()
     starts: tuple[float, ...] = ()
-    service: ServiceTimes = field(default_factory=ServiceTimes)
+    service: ServiceTimes = UNKNOWN
     """The last that were known: queues forget theirs after ten minutes."""
 
     last_arrival: float | None = None
     """When a job was last seen to have come."""
+
+    rate_then: float = 0.0
+    """The rate of that moment."""
 
     waited_at: float | None = None
     """When jobs were last seen to wait for slots."""
@@ -102,12 +107,14 @@ def observed(history: History, observation: Observation, now: float) -> History:
         )
     arrivals = _with_arrivals(seen.arrivals, signals.arrived, now)
     known = signals.service if signals.service.count else seen.service
+    rate, last = _rate(seen, arrivals, signals), _last_arrival(seen, signals.arrived, now)
     return replace(
         seen,
         watched_since=now if seen.watched_since is None else seen.watched_since,
         arrivals=arrivals,
-        rate=_rate(seen, arrivals, signals),
-        last_arrival=_last_arrival(seen, signals.arrived, now),
+        rate=rate,
+        last_arrival=last,
+        rate_then=rate if last == now else seen.rate_then,
         idle_since=_idle_since(seen, signals, observation.pool, now),
         service=known,
     )

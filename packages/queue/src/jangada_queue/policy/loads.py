@@ -26,6 +26,12 @@ SHORTEST: Final = 1.0
 A_STREAM: Final = 1.0
 """Jobs that come more rarely than one in `scale_down.after` are no reason to keep a replica."""
 
+OVER: Final = 10.0
+"""A stream has ended when nothing comes for so many times the mean between two jobs.
+
+By chance that happens once in 22,000 times.
+"""
+
 HELD_BACK: Final = 10.0
 """Jobs that wait for so many seconds beside idle slots aren't waiting for slots."""
 
@@ -125,7 +131,8 @@ def _is_held_back(history: History, now: float) -> bool:
 def _stream(signals: Signals, history: History, wanted: Wanted, now: float) -> float:
     """The rate at which jobs come, if they still come, and often enough."""
     after = wanted.scale_down.after.total_seconds()
-    if history.last_arrival is not None and now - history.last_arrival > after:
+    silence = 0.0 if history.last_arrival is None else now - history.last_arrival
+    if silence > after or silence * history.rate_then > OVER:
         return 0.0
     rate = signals.arrival_rate if history.rate is None else history.rate
     return rate if rate * after >= A_STREAM else 0.0
