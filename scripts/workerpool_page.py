@@ -54,8 +54,14 @@ LIMITS = """
 EVENTS = """
 ## Events
 
-`kubectl describe wp POOL` shows them, too. Each reason of `Ready=False` but `InvalidSpec` is also a
-Warning when it begins.
+`kubectl describe wp POOL` shows them, too. Each reason of `Ready=False` and of `Limited=True`, and
+`Stale`, is also an Event when it begins: a Warning, but for `Starting` and `Draining`. `Managed`,
+`Unlimited` and `Fresh` are Events when that is over, and `InvalidSpec` is one for each generation
+of the spec.
+
+Of each of these reasons, of `DrainStarted` and of `DrainCancelled` a pool has at most one Event a
+minute. What comes too soon is told when the minute is over, if it is still so; pods are told
+together then. An operator that takes over doesn't repeat what the status says already.
 
 | reason | type | meaning |
 |---|---|---|
@@ -131,6 +137,11 @@ HAPPENINGS: Mapping[StrEnum, tuple[str, str]] = {
     Happening.SCALED_DOWN: ("Normal", "The Deployment's size was lowered by drained pods."),
     Happening.CONFLICT: ("Warning", "Somebody else has changed the Deployment's size."),
     Happening.MISPICKED: ("Warning", "Another pod was deleted in place of a drained one."),
+    Happening.DRAIN_STARTED: (
+        "Normal",
+        "Pods were asked to claim nothing; five of them are named.",
+    ),
+    Happening.DRAIN_CANCELLED: ("Normal", "Pods that drained claim again: they are needed."),
 }
 
 

@@ -15,6 +15,7 @@ from jangada_queue.policy.decide import Limit, Reason
 FINE: set[StrEnum] = {
     *(State.MANAGED, State.FRESH, State.UNLIMITED, State.ACTIVE),
     *(Happening.SCALED_UP, Happening.SCALED_DOWN),
+    *(Happening.DRAIN_STARTED, Happening.DRAIN_CANCELLED),
 }
 SPEC: dict[str, Any] = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 

@@ -46,6 +46,21 @@ def wait_condition(api: Api, name: str, kind: str, *wanted: str) -> Object:
     return found
 
 
+def told(place: Field, reason: str) -> list[str]:
+    """The messages of the Events with this reason."""
+    return [each["message"] for each in place.api.list("events") if each["reason"] == reason]
+
+
+def wait_told(place: Field, reason: str) -> str:
+    """The first of them, once it is there."""
+    found: str = place.api.wait_for(
+        "events",
+        lambda events: next((each["message"] for each in events if each["reason"] == reason), None),
+        within=SLOW,
+    )
+    return found
+
+
 def wait_pods(place: Field, count: int) -> None:
     place.api.wait_for("pods", lambda pods: len(pods) == count, selector="app=worker", within=SLOW)
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster.api import ApiError
+from cluster.api import ApiError, Object
 from cluster.bed import Bed
 from cluster.field import Field
 from cluster.operators import ACCOUNT, NAMESPACE, operator
-from cluster.pools import SLOW, all_drained, pool, wait_condition, wait_pods
+from cluster.pools import SLOW, all_drained, pool, told, wait_condition, wait_pods, wait_told
 
 from jangada.testing import eventually
 
@@ -43,6 +43,39 @@ async def test_a_pool_follows_its_queue_and_interrupts_nothing(place: Field, run
     assert {"ScaledUp", "ScaledDown"} <= events
     assert "Mispicked" not in events
     assert "Conflict" not in events
+    (drained, *_) = told(place, "DrainStarted")
+    assert "worker-" in drained
+
+
+async def test_a_limit_is_an_event_when_it_begins_and_when_it_is_over(
+    place: Field, running: None
+) -> None:
+    place.deploy("worker", replicas=0, grace=600)
+    place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 0, "max": 1}))
+    for _ in range(40):
+        await place.send(seconds=0.5)
+    assert "At most 1 are allowed." in wait_told(place, "Maximum")
+    assert await place.settled()
+    wait_told(place, "Unlimited")
+    assert len(told(place, "Maximum")) == 1
+    wait_pods(place, 0)
+
+
+async def test_a_spec_that_is_broken_afterwards_is_told_once_for_each_generation(
+    place: Field, running: None
+) -> None:
+    place.deploy("worker", replicas=1, grace=600)
+    place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 1, "max": 1}))
+    wait_condition(place.api, "adding", "Ready", "True", "Managed")
+    floor = {"cron": "0 8 * * *", "timeZone": "Mars/Base", "duration": "1h", "min": 1}
+    how: Object = {"replicas": {"min": 1, "max": 1}}
+    place.api.apply(pool("adding", "worker", place.queue, **how, floors=[floor]))
+    wait_condition(place.api, "adding", "Ready", "False", "InvalidSpec")
+    assert "Mars/Base" in wait_told(place, "InvalidSpec")
+    place.api.apply(pool("adding", "worker", place.queue, **how))
+    wait_condition(place.api, "adding", "Ready", "True", "Managed")
+    wait_told(place, "Managed")
+    assert len(told(place, "InvalidSpec")) == 1
 
 
 async def test_a_long_job_keeps_its_pod_and_no_other(place: Field, running: None) -> None:
@@ -79,6 +112,11 @@ async def test_a_busy_worker_that_is_not_ready_isn_t_picked(place: Field, runnin
     place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 0, "max": 3}))
     wait_condition(place.api, "adding", "Limited", "True", "ScaleDownBlocked")
     assert len(place.pods("worker")) == 3
+    wait_told(place, "ScaleDownBlocked")
+    assert busy["metadata"]["name"] not in wait_told(place, "DrainStarted")
+    place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 3, "max": 3}))
+    assert wait_told(place, "DrainCancelled").startswith("2 of the pods: worker-")
+    place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 0, "max": 3}))
     place.kubelet.force_ready(busy, None)
     wait_pods(place, 1)
     place.open_gate("open")

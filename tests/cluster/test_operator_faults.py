@@ -11,7 +11,7 @@ from cluster.containers import START_DELAY
 from cluster.field import Field, field
 from cluster.kubelet import Kubelet
 from cluster.operators import operator
-from cluster.pools import SLOW, all_drained, pool, wait_condition, wait_pods
+from cluster.pools import SLOW, all_drained, pool, told, wait_condition, wait_pods, wait_told
 from cluster.workers import taskiq_worker
 
 from jangada.local.valkey import EmbeddedValkey
@@ -66,11 +66,14 @@ async def test_without_valkey_no_pod_comes_or_goes(
             before = names(place.wait_ready("worker", 3))
             valkey.child.stop(())
             wait_condition(place.api, "adding", "SignalsFresh", "False", "Stale")
+            wait_told(place, "Stale")
             for _ in range(AWAY):
                 assert names(place.pods("worker")) == before
                 await anyio.sleep(1)  # allow sleep: the outage lasts so long
             valkey.restart()
             wait_condition(place.api, "adding", "SignalsFresh", "True", "Fresh")
+            wait_told(place, "Fresh")
+            assert len(told(place, "Stale")) == 1
             assert names(place.pods("worker")) == before
             place.open_gate("open")
             await ended_well(place)

@@ -12,20 +12,21 @@ from jangada_operator.brokers import Broker, Brokers, UnreadableBroker
 from jangada_operator.kube import Kube, KubeError
 from jangada_operator.leader import Leadership
 from jangada_operator.secrets import Secrets
-from jangada_operator.watching import Cluster, Written
+from jangada_operator.watching import Cluster
 from jangada_operator.workerpool.draining import Target
 from jangada_operator.workerpool.observing import Look
 from jangada_operator.workerpool.reasons import Trouble
 from jangada_operator.workerpool.reconciling import (
     Managed,
     Sight,
+    Unread,
     problem_of,
     reconcile,
     refuse,
     refuse_unreadable,
 )
 from jangada_operator.workerpool.spec import Pool, PoolKey
-from jangada_operator.workerpool.status import Problem, Report
+from jangada_operator.workerpool.status import Problem
 
 INTERVAL: Final = 1.0
 AT_ONCE: Final = 20
@@ -66,7 +67,7 @@ class Operator:
     _rooms: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _others: dict[PoolKey, str] = field(default_factory=dict)
     _others_at: float = 0.0
-    _unreadable: dict[PoolKey, Report] = field(default_factory=dict)
+    _unreadable: dict[PoolKey, Unread] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._secrets = Secrets(self.kube)
@@ -107,20 +108,19 @@ class Operator:
         )
 
     def _take_in(self) -> None:
-        """Pools that came, went or were changed."""
+        """Pools that came, went or were changed. What can't be read any more is left as it is."""
         for key in [key for key in self.managed if key not in self.cluster.pools]:
             del self.managed[key]
         for key, written in self.cluster.pools.items():
             if written.pool is None:
+                self.managed.pop(key, None)
                 continue
             if key not in self.managed or self.managed[key].pool.uid != written.pool.uid:
-                self.managed[key] = self._begin(written, written.pool)
+                self.managed[key] = Managed.new(
+                    written.pool, self.kube, self.leadership, written.body
+                )
             elif self.managed[key].pool is not written.pool:
                 self.managed[key].take(written.pool)
-
-    def _begin(self, written: Written, pool: Pool) -> Managed:
-        status = dict(written.body.get("status") or {})
-        return Managed.new(pool, self.kube, self.leadership, status)
 
     async def _broker_of(self, managed: Managed) -> Broker | Problem:
         try:
@@ -234,14 +234,13 @@ class Operator:
         """Tell pools whose spec can't be read why."""
         unreadable = {key: each for key, each in self.cluster.pools.items() if each.pool is None}
         self._unreadable = {
-            key: report for key, report in self._unreadable.items() if key in unreadable
+            key: each for key, each in self._unreadable.items() if key in unreadable
         }
         for key, written in unreadable.items():
-            report = self._unreadable.get(key)
-            if report is None:
-                report = self._unreadable[key] = Report(key)
-                report.begin_from(written.body.get("status") or {})
+            unread = self._unreadable.get(key)
+            if unread is None:
+                unread = self._unreadable[key] = Unread.new(written.body)
             try:
-                await refuse_unreadable(self.kube, report, written.body, written.why)
+                await refuse_unreadable(self.kube, unread, written.body, written.why)
             except KubeError as error:
                 log.warning("%s can't be told what is wrong with it: %s", key, error)

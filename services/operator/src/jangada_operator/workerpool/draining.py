@@ -73,6 +73,10 @@ class Happened:
     mispicked: int = 0
     held: str = ""
     """Why empty pods weren't committed."""
+    begun: list[str] = field(default_factory=list)
+    """The pods that were asked to drain now, by name."""
+    returned: list[str] = field(default_factory=list)
+    """Those that aren't to drain any more."""
 
 
 @dataclass(slots=True)
@@ -100,9 +104,12 @@ class Drains:
         happened = Happened()
         await self._settle(queues, target, happened)
         unwanted = [uid for uid in self.current if uid not in wanted]
+        happened.returned += self._names(target, unwanted)
         await self.release(queues, target, unwanted)
         await self._tidy(target)
-        await self._flag(queues, [uid for uid in wanted if uid in target.pods])
+        fresh = [uid for uid in wanted if uid in target.pods]
+        happened.begun += [target.pods[uid].name for uid in fresh if uid not in self.current]
+        await self._flag(queues, fresh)
         if target.may_shrink:
             await self._shrink(queues, target, overdue, happened)
         return happened
@@ -117,6 +124,11 @@ class Drains:
                 await self._price(target, drain.pod, None)
             await unflag_drain(queues, self.pool.queues, uid)
             del self.current[uid]
+
+    def _names(self, target: Target, uids: Iterable[str]) -> list[str]:
+        """Of those that are there and can still come back."""
+        free = (uid for uid in uids if not self.current[uid].is_committed)
+        return [target.pods[uid].name for uid in free if uid in target.pods]
 
     async def _flag(self, queues: QueueClient, uids: Sequence[str]) -> None:
         now = time.monotonic()

@@ -1,12 +1,12 @@
 """Events on a WorkerPool: what `kubectl describe` shows of what happened to it."""
 
 import logging
+from enum import StrEnum
 from typing import Final
 from uuid import uuid4
 
 from jangada_operator.kube import Kube, KubeError
-from jangada_operator.workerpool.reasons import Happening, Trouble
-from jangada_operator.workerpool.spec import API_VERSION, KIND, Pool
+from jangada_operator.workerpool.spec import API_VERSION, KIND, PoolKey
 from jangada_operator.workerpool.status import now_text
 
 LONGEST: Final = 1024
@@ -15,10 +15,11 @@ log = logging.getLogger(__name__)
 
 
 async def tell(
-    kube: Kube, pool: Pool, reason: Trouble | Happening, message: str, *, is_warning: bool
+    kube: Kube, pool: tuple[PoolKey, str], reason: StrEnum, message: str, *, is_warning: bool
 ) -> None:
-    """Write an event; one that can't be written is logged and forgotten."""
-    namespace, name = pool.key.namespace, pool.key.name
+    """Write an event on the pool of this key and UID; one that can't be written is only logged."""
+    (key, uid) = pool
+    namespace, name = key.namespace, key.name
     log.info("%s/%s: %s: %s", namespace, name, reason, message)
     at = now_text()
     body = {
@@ -30,7 +31,7 @@ async def tell(
             "kind": KIND,
             "namespace": namespace,
             "name": name,
-            "uid": pool.uid,
+            "uid": uid,
         },
         "reason": str(reason),
         "message": message[:LONGEST],

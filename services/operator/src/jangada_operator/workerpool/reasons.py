@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Trouble(StrEnum):
-    """Why a pool isn't looked after: reasons of `Ready=False`, and of the Events beside it."""
+    """Why a pool isn't looked after: reasons of `Ready=False`."""
 
     TARGET_MISSING = "TargetMissing"
     TARGET_STARTING = "TargetStarting"
@@ -36,9 +36,11 @@ class State(StrEnum):
 
 
 class Happening(StrEnum):
-    """Reasons of Events about a pool that is looked after."""
+    """Reasons of Events beside those of conditions."""
 
     SCALED_UP = "ScaledUp"
     SCALED_DOWN = "ScaledDown"
     CONFLICT = "Conflict"
     MISPICKED = "Mispicked"
+    DRAIN_STARTED = "DrainStarted"
+    DRAIN_CANCELLED = "DrainCancelled"

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from jangada_operator.kube import Json, Kube, KubeError, Refused, Unreachable
 from jangada_operator.workerpool.cluster import Body, Deployment, Pod
 from jangada_operator.workerpool.draining import Drains, Happened, Mandate, Target
-from jangada_operator.workerpool.events import tell
 from jangada_operator.workerpool.observing import Look, Registered, observe, unidentified
 from jangada_operator.workerpool.reasons import Happening, Trouble
 from jangada_operator.workerpool.spec import Pool
@@ -19,6 +18,7 @@ from jangada_operator.workerpool.status import (
     decision_of,
     figures_of,
 )
+from jangada_operator.workerpool.telling import Voice
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.policy.decide import Decision, Reason, decide
@@ -46,6 +46,7 @@ class Managed:
     pool: Pool
     drains: Drains
     report: Report
+    voice: Voice
     history: History = field(default_factory=History)
     registered: Registered = field(default_factory=Registered)
     counts: Counts = field(default_factory=Counts)
@@ -61,14 +62,25 @@ class Managed:
     """The pods that were being deleted when the queues were read last."""
 
     @classmethod
-    def new(cls, pool: Pool, kube: Kube, mandate: Mandate, status: Json) -> "Managed":
-        report = Report(pool.key)
-        report.begin_from(status)
-        return cls(pool, Drains(pool, kube, mandate), report)
+    def new(cls, pool: Pool, kube: Kube, mandate: Mandate, body: Body) -> Self:
+        voice = Voice.of(body, time.monotonic())
+        return cls(pool, Drains(pool, kube, mandate), Report.of(body), voice)
 
     def take(self, pool: Pool) -> None:
         """Its owner has changed it."""
         self.pool = self.drains.pool = pool
+
+
+@dataclass(slots=True)
+class Unread:
+    """What is remembered of a pool whose spec can't be read."""
+
+    report: Report
+    voice: Voice
+
+    @classmethod
+    def new(cls, body: Body) -> Self:
+        return cls(Report.of(body), Voice.of(body, time.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,30 +116,30 @@ async def reconcile(kube: Kube, managed: Managed, sight: Sight) -> None:
 
 async def refuse(kube: Kube, managed: Managed, problem: Problem, replicas: int | None) -> None:
     """Say why nothing can be done; the target is left as it is."""
+    generation, is_paused = managed.pool.generation, managed.pool.wanted.is_paused
+    found = conditions_of(problem, None, blocked="", is_paused=is_paused)
     status: Json = {
-        "observedGeneration": managed.pool.generation,
+        "observedGeneration": generation,
         "decisions": managed.report.decisions,
-        "conditions": managed.report.conditions(
-            conditions_of(problem, None, blocked="", is_paused=managed.pool.wanted.is_paused),
-            managed.pool.generation,
-        ),
+        "conditions": managed.report.conditions(found, generation),
     }
     if replicas is not None:
         status["replicas"] = replicas
-    if await managed.report.write(kube, status):
-        await tell(kube, managed.pool, problem.reason, problem.message, is_warning=True)
+    await managed.report.write(kube, status)
+    await managed.voice.tell_conditions(kube, found, generation)
 
 
-async def refuse_unreadable(kube: Kube, report: Report, body: Body, why: str) -> None:
+async def refuse_unreadable(kube: Kube, unread: Unread, body: Body, why: str) -> None:
     """Say what is wrong with a spec that can't be read."""
     generation = body["metadata"].get("generation", 0)
     found = conditions_of(Problem(Trouble.INVALID_SPEC, why), None, blocked="", is_paused=False)
     status: Json = {
         "observedGeneration": generation,
-        "decisions": report.decisions,
-        "conditions": report.conditions(found, generation),
+        "decisions": unread.report.decisions,
+        "conditions": unread.report.conditions(found, generation),
     }
-    await report.write(kube, status)
+    await unread.report.write(kube, status)
+    await unread.voice.tell_conditions(kube, found, generation)
 
 
 async def _note_foreign_writer(kube: Kube, managed: Managed, sight: Sight) -> None:
@@ -141,7 +153,7 @@ async def _note_foreign_writer(kube: Kube, managed: Managed, sight: Sight) -> No
         return
     managed.asked = found
     text = f"Somebody else changed the size of {sight.deployment.name} from {before} to {found}."
-    await tell(kube, managed.pool, Happening.CONFLICT, text, is_warning=True)
+    await managed.voice.tell(kube, Happening.CONFLICT, text, is_warning=True)
 
 
 def _count(managed: Managed, sight: Sight, observation: Observation, decision: Decision) -> None:
@@ -202,7 +214,7 @@ async def _scale_up(kube: Kube, managed: Managed, sight: Sight, decision: Decisi
         return
     managed.asked = decision.replicas
     text = f"From {before} to {decision.replicas}. {decision.message}"
-    await tell(kube, managed.pool, Happening.SCALED_UP, text, is_warning=False)
+    await managed.voice.tell(kube, Happening.SCALED_UP, text, is_warning=False)
 
 
 async def _report(kube: Kube, managed: Managed, decision: Decision, happened: Happened) -> None:
@@ -221,13 +233,25 @@ async def _report(kube: Kube, managed: Managed, decision: Decision, happened: Ha
         "conditions": report.conditions(conditions, pool.generation),
     }
     await report.write(kube, status)
+    await managed.voice.tell_conditions(kube, conditions, pool.generation)
+    await _tell(kube, managed.voice, decision, happened, size=observation.replicas)
+
+
+async def _tell(
+    kube: Kube, voice: Voice, decision: Decision, happened: Happened, *, size: int
+) -> None:
+    """What was done, as Events."""
+    for what, pods in (
+        (Happening.DRAIN_STARTED, happened.begun),
+        (Happening.DRAIN_CANCELLED, happened.returned),
+    ):
+        await voice.tell_pods(kube, what, pods, decision.message)
     if happened.committed:
-        size = observation.replicas
         text = f"From {size} to {size - happened.committed}. {decision.message}"
-        await tell(kube, pool, Happening.SCALED_DOWN, text, is_warning=False)
+        await voice.tell(kube, Happening.SCALED_DOWN, text, is_warning=False)
     if happened.mispicked:
         text = f"{happened.mispicked} other pods were deleted than those that were drained."
-        await tell(kube, pool, Happening.MISPICKED, text, is_warning=True)
+        await voice.tell(kube, Happening.MISPICKED, text, is_warning=True)
 
 
 def _blocked(managed: Managed, happened: Happened) -> str:

@@ -6,12 +6,13 @@ that always move are written with it, and at most every `REFRESH` seconds by the
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final, Self
 
 from jangada_operator.kube import Json, Kube
+from jangada_operator.workerpool.cluster import Body
 from jangada_operator.workerpool.reasons import State, Trouble
 from jangada_operator.workerpool.spec import GROUP, PLURAL, VERSION, PoolKey
 from jangada_queue.policy.decide import Decision, Limit, Reason
@@ -56,12 +57,15 @@ class Report:
     since: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Of each condition its status, and since when it is so."""
 
-    def begin_from(self, status: Mapping[str, Any]) -> None:
+    @classmethod
+    def of(cls, body: Body) -> Self:
         """Go on from what an operator before us wrote."""
-        self.said = dict(status)
-        self.decisions = list(status.get("decisions") or ())
+        metadata, status = body["metadata"], body.get("status") or {}
+        report = cls(PoolKey(metadata["namespace"], metadata["name"]), dict(status))
+        report.decisions = list(status.get("decisions") or ())
         for each in status.get("conditions") or ():
-            self.since[each["type"]] = (each["status"], each["lastTransitionTime"])
+            report.since[each["type"]] = (each["status"], each["lastTransitionTime"])
+        return report
 
     async def write(self, kube: Kube, status: Json) -> bool:
         """Write what has changed; whether anything was."""
