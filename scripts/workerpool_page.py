@@ -108,6 +108,11 @@ STATES: Mapping[StrEnum, tuple[str, str, str]] = {
         "True",
         "Pods that are to go can't, for half a minute already; the message says why.",
     ),
+    State.ROLLING_OUT: (
+        "Limited",
+        "True",
+        "Pods are too many, and go when a rollout is done; the message says how far it is.",
+    ),
     State.PAUSED: ("Paused", "True", "`spec.paused` is set."),
     State.ACTIVE: ("Paused", "False", "It isn't."),
 }

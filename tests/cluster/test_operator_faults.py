@@ -192,6 +192,24 @@ async def test_a_rollout_in_the_midst_of_scaling_loses_and_doubles_nothing(
     assert "Mispicked" not in {each["reason"] for each in place.api.list("events")}
 
 
+async def test_a_stuck_rollout_is_told_where_it_keeps_pods_from_going(
+    place: Field, running: None
+) -> None:
+    place.deploy("worker", replicas=0, grace=600)
+    place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 3, "max": 4}))
+    await place.wait_working("worker", 3)
+    delayed: Object = {"template": {"metadata": {"annotations": {START_DELAY: "3600"}}}}
+    place.api.patch("deployments", "worker", {"spec": delayed})
+    place.api.wait_for("pods", lambda pods: len(pods) == 4, selector="app=worker", within=SLOW)
+    place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 0, "max": 4}))
+    wait_condition(place.api, "adding", "Limited", "True", "RollingOut")
+    assert " pods are of worker-" in wait_told(place, "RollingOut")
+    delayed["template"]["metadata"]["annotations"][START_DELAY] = "0"
+    place.api.patch("deployments", "worker", {"spec": delayed})
+    wait_pods(place, 0)
+    wait_condition(place.api, "adding", "Limited", "False", "Unlimited")
+
+
 async def test_a_pod_of_several_processes_goes_when_all_of_them_are_empty(
     place: Field, running: None
 ) -> None:

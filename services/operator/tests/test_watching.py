@@ -123,6 +123,17 @@ def test_a_rollout_is_done_when_all_pods_are_new() -> None:
     assert after(observedGeneration=2) == (True, False), "a size of nothing"
 
 
+def test_a_deployment_that_was_just_scaled_is_not_being_rolled_out() -> None:
+    cluster, key = Cluster(), PoolKey("shop", "worker")
+    seen = {"observedGeneration": 1, "replicas": 3}
+    cluster.hear_deployment(deployment(generation=2, **seen, updatedReplicas=3), is_gone=False)
+    found = cluster.deployments[key]
+    assert (found.is_rolled_out, found.is_rolling_out) == (False, False)
+    cluster.hear_deployment(deployment(generation=2, **seen, updatedReplicas=1), is_gone=False)
+    found = cluster.deployments[key]
+    assert (found.is_rolling_out, found.updated, found.there) == (True, 1, 3)
+
+
 def test_a_pool_that_cannot_be_read_is_kept_with_the_reason() -> None:
     cluster, key = Cluster(), PoolKey("shop", "mail")
     cluster.hear_pool({**metadata("mail"), "spec": {"queues": ["mail"]}}, is_gone=False)

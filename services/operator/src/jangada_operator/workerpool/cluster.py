@@ -78,10 +78,19 @@ class Deployment:
     uid: str
     replicas: int
     is_rolled_out: bool
+    there: int
+    """How many pods it has by its own count, of all its generations."""
+    updated: int
+    """How many of them are of the newest one."""
     is_overdue: bool
     """A rollout that is past its progress deadline."""
     grace: float
     """How long a pod may take to end, in seconds."""
+
+    @property
+    def is_rolling_out(self) -> bool:
+        """Whether it is known to have pods of before; one that was just scaled isn't observed."""
+        return self.updated < self.there
 
 
 def read_pod(body: Body) -> Pod | None:
@@ -134,12 +143,14 @@ def read_deployment(body: Body) -> Deployment:
     metadata, spec, status = body["metadata"], body["spec"], body.get("status") or {}
     template = spec["template"]["spec"]
     is_observed = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
-    there = status.get("replicas", 0)
+    there, updated = status.get("replicas", 0), status.get("updatedReplicas", 0)
     return Deployment(
         name=metadata["name"],
         uid=metadata["uid"],
         replicas=spec.get("replicas", 1),
-        is_rolled_out=is_observed and status.get("updatedReplicas", 0) >= there,
+        is_rolled_out=is_observed and updated >= there,
+        there=there,
+        updated=updated,
         is_overdue=_reason(status, "Progressing") == "ProgressDeadlineExceeded",
         grace=float(template.get("terminationGracePeriodSeconds", 30)),
     )

@@ -31,6 +31,7 @@ class State(StrEnum):
     NOT_READ = "NotRead"
     UNLIMITED = "Unlimited"
     SCALE_DOWN_BLOCKED = "ScaleDownBlocked"
+    ROLLING_OUT = "RollingOut"
     PAUSED = "Paused"
     ACTIVE = "Active"
 

@@ -8,10 +8,12 @@ from typing import Final, Self
 from jangada_operator.kube import Json, Kube, KubeError, Refused, Unreachable
 from jangada_operator.workerpool.cluster import Body, Deployment, Pod
 from jangada_operator.workerpool.draining import Drains, Happened, Mandate, Target
+from jangada_operator.workerpool.hindering import rolling_out
 from jangada_operator.workerpool.observing import Look, Registered, observe, unidentified
-from jangada_operator.workerpool.reasons import Happening, Trouble
+from jangada_operator.workerpool.reasons import Happening, State, Trouble
 from jangada_operator.workerpool.spec import Pool
 from jangada_operator.workerpool.status import (
+    Hindrance,
     Problem,
     Report,
     conditions_of,
@@ -111,13 +113,14 @@ async def reconcile(kube: Kube, managed: Managed, sight: Sight) -> None:
     happened = Happened()
     if not managed.pool.is_dry_run and managed.drains.mandate.is_held:
         happened = await _act(kube, managed, sight, decision)
-    await _report(kube, managed, decision, happened)
+    hindrance = _hindrance(managed, sight, decision, happened)
+    await _report(kube, managed, decision, happened, hindrance=hindrance)
 
 
 async def refuse(kube: Kube, managed: Managed, problem: Problem, replicas: int | None) -> None:
     """Say why nothing can be done; the target is left as it is."""
     generation, is_paused = managed.pool.generation, managed.pool.wanted.is_paused
-    found = conditions_of(problem, None, blocked="", is_paused=is_paused)
+    found = conditions_of(problem, None, is_paused=is_paused)
     status: Json = {
         "observedGeneration": generation,
         "decisions": managed.report.decisions,
@@ -132,7 +135,7 @@ async def refuse(kube: Kube, managed: Managed, problem: Problem, replicas: int |
 async def refuse_unreadable(kube: Kube, unread: Unread, body: Body, why: str) -> None:
     """Say what is wrong with a spec that can't be read."""
     generation = body["metadata"].get("generation", 0)
-    found = conditions_of(Problem(Trouble.INVALID_SPEC, why), None, blocked="", is_paused=False)
+    found = conditions_of(Problem(Trouble.INVALID_SPEC, why), None, is_paused=False)
     status: Json = {
         "observedGeneration": generation,
         "decisions": unread.report.decisions,
@@ -217,14 +220,21 @@ async def _scale_up(kube: Kube, managed: Managed, sight: Sight, decision: Decisi
     await managed.voice.tell(kube, Happening.SCALED_UP, text, is_warning=False)
 
 
-async def _report(kube: Kube, managed: Managed, decision: Decision, happened: Happened) -> None:
+async def _report(
+    kube: Kube,
+    managed: Managed,
+    decision: Decision,
+    happened: Happened,
+    *,
+    hindrance: Hindrance | None,
+) -> None:
     report, pool, observation = managed.report, managed.pool, managed.observation
     if observation is None:
         return
     before = report.said.get("desiredReplicas", observation.replicas)
     report.note(decision, before)
-    blocked = _blocked(managed, happened)
-    conditions = conditions_of(None, decision, blocked=blocked, is_paused=pool.wanted.is_paused)
+    is_paused = pool.wanted.is_paused
+    conditions = conditions_of(None, decision, hindrance=hindrance, is_paused=is_paused)
     status: Json = {
         "observedGeneration": pool.generation,
         **figures_of(observation, decision),
@@ -252,6 +262,18 @@ async def _tell(
     if happened.mispicked:
         text = f"{happened.mispicked} other pods were deleted than those that were drained."
         await voice.tell(kube, Happening.MISPICKED, text, is_warning=True)
+
+
+def _hindrance(
+    managed: Managed, sight: Sight, decision: Decision, happened: Happened
+) -> Hindrance | None:
+    """What keeps the pool from the size that was decided, if anything does."""
+    blocked = _blocked(managed, happened)
+    is_surplus = decision.drain and not managed.pool.is_dry_run
+    is_waiting = happened.held or not sight.target.may_shrink
+    if is_surplus and is_waiting and sight.deployment.is_rolling_out:
+        return rolling_out(sight.deployment, sight.target)
+    return Hindrance(State.SCALE_DOWN_BLOCKED, blocked) if blocked else None
 
 
 def _blocked(managed: Managed, happened: Happened) -> str:

@@ -37,6 +37,14 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Hindrance:
+    """Why a pool hasn't the size that it should have, and how to mend it."""
+
+    reason: State
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """One of the four, as Kubernetes writes them."""
 
@@ -146,7 +154,11 @@ def figures_of(observation: Observation, decision: Decision) -> Json:
 
 
 def conditions_of(
-    problem: Problem | None, decision: Decision | None, *, blocked: str, is_paused: bool
+    problem: Problem | None,
+    decision: Decision | None,
+    *,
+    hindrance: Hindrance | None = None,
+    is_paused: bool,
 ) -> list[Condition]:
     """All four, whatever is known."""
     if problem is not None:
@@ -156,7 +168,7 @@ def conditions_of(
     return [
         ready,
         _signals(problem, decision),
-        _limited(decision, blocked),
+        _limited(decision, hindrance),
         Condition("Paused", True, State.PAUSED, "The spec says so.")
         if is_paused
         else Condition("Paused", False, State.ACTIVE, ""),
@@ -171,9 +183,9 @@ def _signals(problem: Problem | None, decision: Decision | None) -> Condition:
     return Condition("SignalsFresh", True, State.FRESH, "")
 
 
-def _limited(decision: Decision | None, blocked: str) -> Condition:
-    if blocked:
-        return Condition("Limited", True, State.SCALE_DOWN_BLOCKED, blocked)
+def _limited(decision: Decision | None, hindrance: Hindrance | None) -> Condition:
+    if hindrance is not None:
+        return Condition("Limited", True, hindrance.reason, hindrance.message)
     if decision is None or decision.limited_by is None or decision.limited_by is Limit.MINIMUM:
         return Condition("Limited", False, State.UNLIMITED, "")
     return Condition("Limited", True, decision.limited_by, decision.message)
