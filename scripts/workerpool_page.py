@@ -32,7 +32,9 @@ CONDITIONS = """
 ## Conditions
 
 `kubectl describe wp POOL` shows them. All four are there whatever is known; `SignalsFresh` and
-`Limited` are about the last decision, so they say nothing while `Ready` is `False`.
+`Limited` are about the last decision, so they say nothing while `Ready` is `False`. Of several
+reasons to be `Limited` one is told: `RollingOut`, `PodsNotStarting` or `ScaleDownBlocked` before
+the policy's own, in this order; the message has those of all three.
 
 | condition | status | reason | meaning |
 |---|---|---|---|
@@ -112,6 +114,11 @@ STATES: Mapping[StrEnum, tuple[str, str, str]] = {
         "Limited",
         "True",
         "Pods are too many, and go when a rollout is done; the message says how far it is.",
+    ),
+    State.PODS_NOT_STARTING: (
+        "Limited",
+        "True",
+        "Pods don't come, or don't work, for over a minute; the message has the cluster's reason.",
     ),
     State.PAUSED: ("Paused", "True", "`spec.paused` is set."),
     State.ACTIVE: ("Paused", "False", "It isn't."),

@@ -192,6 +192,39 @@ async def test_a_rollout_in_the_midst_of_scaling_loses_and_doubles_nothing(
     assert "Mispicked" not in {each["reason"] for each in place.api.list("events")}
 
 
+async def test_pods_that_do_not_come_are_told_with_the_cluster_s_own_reason(
+    place: Field, running: None
+) -> None:
+    huge: Object = {"resources": {"requests": {"cpu": "999999"}}}
+    place.deploy("homeless", replicas=0, container=huge)
+    place.api.apply(pool("large", "homeless", place.queue, replicas={"min": 1, "max": 1}))
+    place.api.wait_for("pods", len, selector="app=homeless")
+    quota: Object = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few"},
+        "spec": {"hard": {"pods": "2"}},
+    }
+    place.api.apply(quota)
+    place.api.wait_for(
+        "resourcequotas", lambda one: (one.get("status") or {}).get("used"), name="few"
+    )
+    place.deploy("worker", replicas=0, grace=600)
+    place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 3, "max": 3}))
+    wait_condition(place.api, "large", "Limited", "True", "PodsNotStarting")
+    wait_condition(place.api, "adding", "Limited", "True", "PodsNotStarting")
+    place.api.wait_for("events", lambda _: len(told(place, "PodsNotStarting")) == 2)
+    homeless, few = sorted(told(place, "PodsNotStarting"))
+    assert homeless.startswith("1 of 1 replicas haven't started")
+    assert "Insufficient cpu" in homeless
+    assert few.startswith("2 of 3 replicas haven't started")
+    assert "exceeded quota: few" in few
+    quota["spec"]["hard"]["pods"] = "9"
+    place.api.apply(quota)
+    await place.wait_working("worker", 3)
+    wait_condition(place.api, "adding", "Limited", "False", "Unlimited")
+
+
 async def test_a_stuck_rollout_is_told_where_it_keeps_pods_from_going(
     place: Field, running: None
 ) -> None:

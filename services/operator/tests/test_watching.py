@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jangada_operator.watching import Cluster
-from jangada_operator.workerpool.cluster import COST, LOWEST_COST, REVISION
+from jangada_operator.workerpool.cluster import COST, LONGEST, LOWEST_COST, REVISION
 from jangada_operator.workerpool.spec import PoolKey
 
 type Body = dict[str, Any]
@@ -105,6 +105,44 @@ def test_no_process_of_a_pod_is_older_than_its_oldest_running_container() -> Non
     cluster.hear_pod(body, is_gone=False)
     moment = datetime(2026, 11, 28, 10, 0, 5, tzinfo=UTC)
     assert cluster.pods["new"]["new-1"].alive_since == moment.timestamp()
+
+
+def test_what_keeps_a_pod_from_running_is_known_in_the_cluster_s_words() -> None:
+    cluster, body = heard(), pod("new-1", "new")
+
+    def waits_for() -> str:
+        cluster.hear_pod(body, is_gone=False)
+        return cluster.pods["new"]["new-1"].waits_for
+
+    assert waits_for() == ""
+    waiting = {"reason": "ContainerCreating"}
+    body["status"]["containerStatuses"] = [{"state": {"waiting": waiting}}]
+    assert waits_for() == ""
+    waiting |= {"reason": "ImagePullBackOff", "message": "no such image"}
+    assert waits_for() == "ImagePullBackOff: no such image"
+    unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes fit."}
+    body["status"]["conditions"].append(unscheduled)
+    assert waits_for() == "0/3 nodes fit."
+    unscheduled["message"] = "x" * 9999
+    assert len(waits_for()) == LONGEST
+
+
+def test_why_pods_cannot_be_created_is_known_for_as_long_as_it_is_so() -> None:
+    cluster, body = heard(), replica_set("new", 2)
+    failure = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "message": "exceeded quota",
+        "lastTransitionTime": "2026-11-28T10:00:00Z",
+    }
+    body["status"]["conditions"] = [failure]
+    cluster.hear_replica_set(body, is_gone=False)
+    found = cluster.replica_sets["worker"]["new"]
+    moment = datetime(2026, 11, 28, 10, tzinfo=UTC)
+    assert (found.failure, found.failed_since) == ("exceeded quota", moment.timestamp())
+    failure["status"] = "False"
+    cluster.hear_replica_set(body, is_gone=False)
+    assert cluster.replica_sets["worker"]["new"].failure == ""
 
 
 def test_a_rollout_is_done_when_all_pods_are_new() -> None:

@@ -3,7 +3,7 @@
 The rest of each object is forgotten as it comes in: a cluster has many pods, and they are large.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -14,6 +14,12 @@ LOWEST_COST: Final = -1000
 """What a pod costs that is to be deleted; others cost nothing, or what their owner says."""
 
 PHASES: Final = {"Pending": 0, "Unknown": 1, "Running": 2}
+STARTING: Final = frozenset({"", "PodInitializing", "ContainerCreating"})
+"""Why a container waits that nothing is wrong with."""
+
+LONGEST: Final = 300
+"""So many letters of what the cluster says are kept for each object."""
+
 ENDED: Final = frozenset({"Succeeded", "Failed"})
 
 type Body = Mapping[str, Any]
@@ -34,6 +40,8 @@ class Pod:
     is_deleted: bool
     alive_since: float | None
     """When the oldest of its running containers was started: no process in it is older."""
+    waits_for: str = ""
+    """Why it has no node, or why a container of it doesn't run, in the cluster's words."""
 
     @property
     def is_active(self) -> bool:
@@ -63,6 +71,9 @@ class ReplicaSet:
     """How many pods it has by its own count."""
     is_observed: bool
     generation: int
+    failure: str = ""
+    """Why pods can't be created, in the cluster's words: a quota, an admission webhook."""
+    failed_since: float = 0.0
 
     @property
     def is_settled(self) -> bool:
@@ -110,13 +121,29 @@ def read_pod(body: Body) -> Pod | None:
         cost=_number((metadata.get("annotations") or {}).get(COST)),
         is_deleted="deletionTimestamp" in metadata,
         alive_since=_alive_since(status),
+        waits_for=_waits_for(status)[:LONGEST],
     )
+
+
+def _waits_for(status: Body) -> str:
+    scheduled = _find(status, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return str(scheduled.get("message") or scheduled.get("reason") or "")
+    for state in _container_states(status, "initContainerStatuses", "containerStatuses"):
+        waiting = state.get("waiting") or {}
+        if (reason := waiting.get("reason", "")) not in STARTING:
+            return f"{reason}: {waiting['message']}" if waiting.get("message") else str(reason)
+    return ""
+
+
+def _container_states(status: Body, *names: str) -> Iterator[Body]:
+    return (each.get("state") or {} for name in names for each in status.get(name) or ())
 
 
 def _alive_since(status: Body) -> float | None:
     """None where none runs. Containers that are started before the others may be sidecars."""
     names = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
-    states = [each.get("state") or {} for name in names for each in status.get(name) or ()]
+    states = list(_container_states(status, *names))
     started = [each["running"].get("startedAt") for each in states if each.get("running")]
     return min((_seconds(each) for each in started if each), default=None)
 
@@ -127,6 +154,9 @@ def read_replica_set(body: Body) -> ReplicaSet | None:
     owner = _controller(metadata, "Deployment")
     if owner is None:
         return None
+    failure = _find(status, "ReplicaFailure")
+    if failure.get("status") != "True":
+        failure = {}
     return ReplicaSet(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -136,6 +166,8 @@ def read_replica_set(body: Body) -> ReplicaSet | None:
         counted=status.get("replicas", 0),
         is_observed=status.get("observedGeneration", 0) >= metadata.get("generation", 0),
         generation=metadata.get("generation", 0),
+        failure=str(failure.get("message") or failure.get("reason") or "")[:LONGEST],
+        failed_since=_seconds(failure["lastTransitionTime"]) if failure else 0.0,
     )
 
 

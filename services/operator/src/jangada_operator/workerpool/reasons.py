@@ -32,6 +32,7 @@ class State(StrEnum):
     UNLIMITED = "Unlimited"
     SCALE_DOWN_BLOCKED = "ScaleDownBlocked"
     ROLLING_OUT = "RollingOut"
+    PODS_NOT_STARTING = "PodsNotStarting"
     PAUSED = "Paused"
     ACTIVE = "Active"
 

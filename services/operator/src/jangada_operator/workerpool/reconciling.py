@@ -8,7 +8,12 @@ from typing import Final, Self
 from jangada_operator.kube import Json, Kube, KubeError, Refused, Unreachable
 from jangada_operator.workerpool.cluster import Body, Deployment, Pod
 from jangada_operator.workerpool.draining import Drains, Happened, Mandate, Target
-from jangada_operator.workerpool.hindering import rolling_out
+from jangada_operator.workerpool.hindering import (
+    Expected,
+    missing_of,
+    not_starting,
+    rolling_out,
+)
 from jangada_operator.workerpool.observing import Look, Registered, observe, unidentified
 from jangada_operator.workerpool.reasons import Happening, State, Trouble
 from jangada_operator.workerpool.spec import Pool
@@ -30,6 +35,10 @@ from jangada_queue.policy.reading import by_pod, workers_of
 
 BLOCKED_AFTER: Final = 30.0
 """Seconds for which a scale-down waits before people are told."""
+
+LATE: Final = 60.0
+SLOW: Final = 3.0
+"""So many seconds, and so many times what a start takes, a pod may take before people are told."""
 
 
 @dataclass(slots=True)
@@ -60,6 +69,8 @@ class Managed:
     """The size that it was seen with last."""
     held: str = ""
     held_since: float = 0.0
+    missing_since: float | None = None
+    """Since when fewer pods are there than were asked for."""
     going: set[str] = field(default_factory=set)
     """The pods that were being deleted when the queues were read last."""
 
@@ -267,13 +278,48 @@ async def _tell(
 def _hindrance(
     managed: Managed, sight: Sight, decision: Decision, happened: Happened
 ) -> Hindrance | None:
-    """What keeps the pool from the size that was decided, if anything does."""
-    blocked = _blocked(managed, happened)
+    """What keeps the pool from the size that was decided, if anything does; causes come last."""
+    found = []
+    blocked, expected = _blocked(managed, happened), _expected(managed, sight)
     is_surplus = decision.drain and not managed.pool.is_dry_run
     is_waiting = happened.held or not sight.target.may_shrink
     if is_surplus and is_waiting and sight.deployment.is_rolling_out:
-        return rolling_out(sight.deployment, sight.target)
-    return Hindrance(State.SCALE_DOWN_BLOCKED, blocked) if blocked else None
+        found.append(rolling_out(sight.deployment, sight.target))
+    if (absent := not_starting(expected)) is not None:
+        found.append(absent)
+    if blocked:
+        found.append(
+            Hindrance(State.SCALE_DOWN_BLOCKED, f"Pods that are too many stay: {blocked}.")
+        )
+    if not found:
+        return None
+    return Hindrance(found[0].reason, " ".join(each.message for each in found))
+
+
+def _expected(managed: Managed, sight: Sight) -> Expected:
+    """Who should have started long ago. Without the queues' word who is ready may well work."""
+    now, newest = time.time(), sight.target.newest
+    patience = max(LATE, SLOW * managed.history.start_seconds)
+    replicas = () if managed.observation is None else managed.observation.pool
+    starting = [sight.pods[each.id] for each in replicas if each.stage is Stage.STARTING]
+    late = [
+        pod
+        for pod in sorted(starting, key=lambda each: each.created)
+        if now - pod.created > patience and not (pod.is_ready and sight.look.stats is None)
+    ]
+    missing = missing_of(sight.deployment, sight.target, sight.pods.values())
+    if not missing:
+        managed.missing_since = None
+    elif managed.missing_since is None:
+        managed.missing_since = now
+    since = newest.failed_since if newest.failure else managed.missing_since or now
+    return Expected(
+        deployment=sight.deployment,
+        target=sight.target,
+        late=late,
+        missing=missing if now - since > patience else 0,
+        missing_since=since,
+    )
 
 
 def _blocked(managed: Managed, happened: Happened) -> str:
