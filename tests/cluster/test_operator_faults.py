@@ -66,7 +66,7 @@ async def test_without_valkey_no_pod_comes_or_goes(
             before = names(place.wait_ready("worker", 3))
             valkey.child.stop(())
             wait_condition(place.api, "adding", "SignalsFresh", "False", "Stale")
-            wait_told(place, "Stale")
+            assert "doesn't answer: connection refused." in wait_told(place, "Stale")
             for _ in range(AWAY):
                 assert names(place.pods("worker")) == before
                 await anyio.sleep(1)  # allow sleep: the outage lasts so long

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from redis.exceptions import RedisError
+
+from jangada_operator.absence import why_absent, why_unreadable
 from jangada_operator.workerpool.observing import Look
 from jangada_operator.workerpool.spec import Pool, PoolKey
 from jangada_queue.client import QueueClient
@@ -28,10 +31,9 @@ class Broker:
     """One server, under one prefix."""
 
     client: QueueClient
+    url: str = field(repr=False)
     looked_at: float | None = None
     """When it answered last, by a clock that never jumps."""
-    why: str = ""
-    """What was wrong when it didn't."""
 
 
 @dataclass(slots=True)
@@ -47,9 +49,9 @@ class Brokers:
             try:
                 redis = open_client(url, connections=CONNECTIONS)
             except ValueError as error:
-                raise UnreadableBroker(str(error)) from error
+                raise UnreadableBroker(why_unreadable(error)) from None
             client = QueueClient(redis, prefix=prefix, deadline=DEADLINE)
-            found = self._open[url, prefix] = Broker(client)
+            found = self._open[url, prefix] = Broker(client, url)
         return found
 
     async def look(self, pools: Mapping[PoolKey, tuple[Pool, Broker]]) -> Mapping[PoolKey, Look]:
@@ -79,11 +81,11 @@ async def _look_at(served: list[tuple[Pool, Broker]]) -> Mapping[PoolKey, Look]:
     queues = list(dict.fromkeys(queue for pool, _ in served for queue in pool.queues))
     try:
         stats = await queue_stats(broker.client, queues)
-    except QueueUnavailable as error:
-        broker.why = str(error)
+    except (QueueUnavailable, RedisError) as error:
         now, last = time.monotonic(), broker.looked_at
-        return {pool.key: Look(None, None if last is None else now - last) for pool, _ in served}
-    broker.looked_at, broker.why = time.monotonic(), ""
+        age, why = None if last is None else now - last, why_absent(error, broker.url)
+        return {pool.key: Look(None, age, why) for pool, _ in served}
+    broker.looked_at = time.monotonic()
     by_name = dict(zip(queues, stats, strict=True))
     return {pool.key: Look(_of(pool, by_name)) for pool, _ in served}
 

@@ -22,12 +22,21 @@ class Look:
 
     stats: Sequence[QueueStats] | None
     age: float | None = 0.0
+    why: str = ""
+    """Why they said nothing."""
 
     @property
     def reading(self) -> Reading:
         if self.stats is None:
             return Reading(None, self.age or 0.0)
         return read(self.stats)
+
+    @property
+    def trouble(self) -> str:
+        """Why there are no signals, where there are none."""
+        if self.stats is None:
+            return self.why
+        return "" if self.reading.signals is not None else "Their dispatcher is silent."
 
 
 @dataclass(slots=True)

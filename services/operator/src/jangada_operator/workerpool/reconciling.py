@@ -1,7 +1,7 @@
 """One look at one pool: observe, decide, act, report; each step a function, each repeatable."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -18,6 +18,7 @@ from jangada_operator.workerpool.observing import Look, Registered, observe, uni
 from jangada_operator.workerpool.reasons import Happening, State, Trouble
 from jangada_operator.workerpool.spec import Pool
 from jangada_operator.workerpool.status import (
+    Condition,
     Hindrance,
     Problem,
     Report,
@@ -124,8 +125,14 @@ async def reconcile(kube: Kube, managed: Managed, sight: Sight) -> None:
     happened = Happened()
     if not managed.pool.is_dry_run and managed.drains.mandate.is_held:
         happened = await _act(kube, managed, sight, decision)
-    hindrance = _hindrance(managed, sight, decision, happened)
-    await _report(kube, managed, decision, happened, hindrance=hindrance)
+    conditions = conditions_of(
+        None,
+        decision,
+        hindrance=_hindrance(managed, sight, decision, happened),
+        trouble=sight.look.trouble,
+        is_paused=managed.pool.wanted.is_paused,
+    )
+    await _report(kube, managed, decision, happened, conditions=conditions)
 
 
 async def refuse(kube: Kube, managed: Managed, problem: Problem, replicas: int | None) -> None:
@@ -237,15 +244,13 @@ async def _report(
     decision: Decision,
     happened: Happened,
     *,
-    hindrance: Hindrance | None,
+    conditions: Sequence[Condition],
 ) -> None:
     report, pool, observation = managed.report, managed.pool, managed.observation
     if observation is None:
         return
     before = report.said.get("desiredReplicas", observation.replicas)
     report.note(decision, before)
-    is_paused = pool.wanted.is_paused
-    conditions = conditions_of(None, decision, hindrance=hindrance, is_paused=is_paused)
     status: Json = {
         "observedGeneration": pool.generation,
         **figures_of(observation, decision),

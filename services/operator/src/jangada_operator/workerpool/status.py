@@ -158,6 +158,7 @@ def conditions_of(
     decision: Decision | None,
     *,
     hindrance: Hindrance | None = None,
+    trouble: str = "",
     is_paused: bool,
 ) -> list[Condition]:
     """All four, whatever is known."""
@@ -167,7 +168,7 @@ def conditions_of(
         ready = Condition("Ready", True, State.MANAGED, "The pool follows its queues.")
     return [
         ready,
-        _signals(problem, decision),
+        _signals(problem, decision, trouble),
         _limited(decision, hindrance),
         Condition("Paused", True, State.PAUSED, "The spec says so.")
         if is_paused
@@ -175,11 +176,13 @@ def conditions_of(
     ]
 
 
-def _signals(problem: Problem | None, decision: Decision | None) -> Condition:
+def _signals(problem: Problem | None, decision: Decision | None, trouble: str) -> Condition:
     if decision is None:
         return Condition("SignalsFresh", False, State.NOT_READ, problem.message if problem else "")
     if decision.reason is Reason.STALE:
-        return Condition("SignalsFresh", False, State.STALE, decision.message)
+        return Condition(
+            "SignalsFresh", False, State.STALE, f"{decision.message} {trouble}".rstrip()
+        )
     return Condition("SignalsFresh", True, State.FRESH, "")
 
 
