@@ -1,15 +1,20 @@
 """What brokers say, and why they don't: on real sockets."""
 
+import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from jangada.local.valkey import EmbeddedValkey
 from jangada_operator.absence import why_absent, why_unreadable
-from jangada_operator.brokers import Brokers, UnreadableBroker
+from jangada_operator.brokers import Answer, Broker, Brokers, UnreadableBroker
 from jangada_operator.workerpool.observing import Look
 from jangada_operator.workerpool.spec import Pool, read_pool
+from jangada_queue.statistics import QueueStats
 
 pytestmark = pytest.mark.anyio
 
@@ -31,9 +36,18 @@ def pool(name: str) -> Pool:
 async def look_of(url: str) -> Look:
     brokers, one = Brokers(), pool("one")
     try:
-        return (await brokers.look({one.key: (one, brokers.of(url, "jangada"))}))[one.key]
+        return await late_look(brokers, one, brokers.of(url, "jangada"))
     finally:
         await brokers.close()
+
+
+async def late_look(brokers: Brokers, one: Pool, broker: Broker) -> Look:
+    """What is said in the end."""
+    pools = {one.key: (one, broker)}
+    while one.key not in (looks := await brokers.look(pools)):
+        if broker.asked is not None:
+            await asyncio.wait([broker.asked])
+    return looks[one.key]
 
 
 @pytest.fixture
@@ -48,6 +62,69 @@ async def test_a_server_that_answers_has_nothing_to_explain(valkey_server: Embed
     look = await look_of(valkey_server.url)
     assert look.stats is not None
     assert (look.why, look.trouble) == ("", "")
+
+
+async def test_a_server_that_hangs_delays_only_its_own_pools(valkey_server: EmbeddedValkey) -> None:
+    """It is asked once; what it says in the end is taken by the look after that."""
+    async with hanging() as (url, connections):
+        brokers, one, other = Brokers(timedelta(seconds=60)), pool("one"), pool("other")
+        pools = {
+            one.key: (one, brokers.of(valkey_server.url, "jangada")),
+            other.key: (other, brokers.of(url, "jangada")),
+        }
+        seen = 0
+        while seen < 3:
+            looks = await brokers.look(pools)
+            assert other.key not in looks
+            seen += one.key in looks
+        (connection,) = connections
+        connection.close()
+        look = await late_look(brokers, *pools[other.key])
+        assert look.stats is None
+        assert look.trouble.startswith(f"{url.removeprefix('redis://')} doesn't answer")
+        assert len(connections) == 1
+        await brokers.close()
+
+
+async def test_a_server_that_hangs_is_given_up_at_the_deadline() -> None:
+    async with hanging() as (url, _):
+        brokers, one = Brokers(timedelta(milliseconds=1)), pool("one")
+        look = await late_look(brokers, one, brokers.of(url, "jangada"))
+        assert look.trouble.endswith("doesn't answer: nothing came in time.")
+        await brokers.close()
+
+
+async def test_a_pool_that_came_since_the_question_waits_for_the_next(
+    valkey_server: EmbeddedValkey,
+) -> None:
+    brokers, one = Brokers(), pool("one")
+    broker, other = brokers.of(valkey_server.url, "jangada"), replace(one, queues=("other",))
+    broker.asked = asyncio.create_task(answered({}))
+    await broker.asked
+    assert await brokers.look({one.key: (one, broker)}) == {}
+    assert (await late_look(brokers, other, broker)).stats is not None
+    await brokers.close()
+
+
+async def answered(stats: Mapping[str, QueueStats]) -> Answer:
+    return Answer(stats)
+
+
+@asynccontextmanager
+async def hanging() -> AsyncIterator[tuple[str, list[asyncio.StreamWriter]]]:
+    """The URL of a server that accepts and never says anything, and its connections."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", connections
+    finally:
+        for connection in connections:
+            connection.close()
+        server.close()
 
 
 async def test_why_a_server_is_absent_is_said_without_its_password(nobody: str) -> None:

@@ -85,7 +85,7 @@ class Operator:
             await asyncio.sleep(max(0.0, INTERVAL - (time.monotonic() - began)))
 
     async def look(self) -> None:
-        """Look at all pools once."""
+        """Look at all pools once, but for those whose broker takes its time."""
         self._take_in()
         await self._refuse_unreadable()
         await self._look_for_others()
@@ -102,8 +102,8 @@ class Operator:
         await asyncio.gather(
             *(self._guarded(self.managed[key], problem=each) for key, each in problems.items()),
             *(
-                self._guarded(self.managed[key], look=looks[key], broker=broker)
-                for key, (_, broker) in served.items()
+                self._guarded(self.managed[key], look=look, broker=served[key][1])
+                for key, look in looks.items()
             ),
         )
 
