@@ -124,8 +124,7 @@ class Operator:
 
     async def _broker_of(self, managed: Managed) -> Broker | Problem:
         try:
-            is_in_trouble = managed.observation is None or managed.observation.signals is None
-            url = await self._secrets.url_of(managed.pool, is_in_trouble=is_in_trouble)
+            url = await self._secrets.url_of(managed.pool, is_in_trouble=managed.is_in_trouble)
             if isinstance(url, Problem):
                 return url
             return self.brokers.of(url, managed.pool.prefix)

@@ -7,6 +7,7 @@ sooner where its broker doesn't answer.
 import base64
 import binascii
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,19 +34,24 @@ class Secrets:
     """What was read, and when."""
 
     kube: Kube
+    clock: Callable[[], float] = time.monotonic
     _found: dict[tuple[str, str, str], Found] = field(default_factory=dict)
 
     async def url_of(self, pool: Pool, *, is_in_trouble: bool) -> str | Problem:
-        """The URL of the pool's broker, or why it can't be had."""
+        """The URL of the pool's broker, or why it can't be had.
+
+        A secret that is missing or wrong is trouble by itself: it is soon read again.
+        """
         name = (pool.key.namespace, pool.broker.name, pool.broker.key)
         found = self._found.get(name)
+        is_in_trouble = is_in_trouble or (found is not None and found.problem is not None)
         fresh = FRESH_IN_TROUBLE if is_in_trouble else FRESH
-        if found is None or time.monotonic() - found.at > fresh:
+        if found is None or self.clock() - found.at > fresh:
             found = self._found[name] = await self._read(*name)
         return found.problem or found.url
 
     async def _read(self, namespace: str, name: str, key: str) -> Found:
-        now = time.monotonic()
+        now = self.clock()
         where = f"secret {name} in namespace {namespace}"
         try:
             secret = await self.kube.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")

@@ -64,6 +64,8 @@ class Managed:
     counts: Counts = field(default_factory=Counts)
     latest: Decision | None = None
     observation: Observation | None = None
+    problem: Problem | None = None
+    """Why it wasn't looked after the last time."""
     asked: int | None = None
     """The size that the Deployment has to our knowledge, or that we asked for."""
     seen: int | None = None
@@ -74,6 +76,12 @@ class Managed:
     """Since when fewer pods are there than were asked for."""
     going: set[str] = field(default_factory=set)
     """The pods that were being deleted when the queues were read last."""
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether another URL may be what mends it."""
+        has_signals = self.observation is not None and self.observation.signals is not None
+        return self.problem is not None or not has_signals
 
     @classmethod
     def new(cls, pool: Pool, kube: Kube, mandate: Mandate, body: Body) -> Self:
@@ -110,7 +118,7 @@ class Sight:
 
 async def reconcile(kube: Kube, managed: Managed, sight: Sight) -> None:
     """One look. Raises `KubeError` where the API server refused or was absent."""
-    now = time.time()
+    now, managed.problem = time.time(), None
     await _note_foreign_writer(kube, managed, sight)
     observation = observe(
         sight.deployment.replicas,
@@ -137,6 +145,7 @@ async def reconcile(kube: Kube, managed: Managed, sight: Sight) -> None:
 
 async def refuse(kube: Kube, managed: Managed, problem: Problem, replicas: int | None) -> None:
     """Say why nothing can be done; the target is left as it is."""
+    managed.problem = problem
     generation, is_paused = managed.pool.generation, managed.pool.wanted.is_paused
     found = conditions_of(problem, None, is_paused=is_paused)
     status: Json = {
