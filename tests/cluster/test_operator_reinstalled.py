@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from cluster.api import Object
 from cluster.bed import Bed
 from cluster.field import Field
 from cluster.operators import install, operator
-from cluster.pools import all_drained, pool, wait_condition, wait_pods
+from cluster.pools import SLOW, all_drained, pool, wait_condition, wait_pods
+
+from jangada_operator.workerpool.cluster import COST, PREVIOUS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio, pytest.mark.timeout(900)]
 
@@ -40,3 +43,45 @@ async def test_uninstalling_interrupts_nothing_and_a_new_operator_goes_on(
         wait_pods(place, 0)
     assert all_drained(place) == []
     assert (place.ledger.audit().violations, place.ledger.audit().repeated) == (0, 0)
+
+
+async def test_an_owner_s_deletion_cost_comes_back_after_an_operator_s_death(
+    place: Field, installed: Bed, tmp_path: Path
+) -> None:
+    """A busy pod that isn't ready keeps the others from going, once their cost is lowered."""
+    place.deploy("worker", replicas=0, grace=600)
+    few: Object = {"replicas": {"min": 3, "max": 3}}
+    with operator(installed, tmp_path, 1) as first:
+        place.api.apply(pool("adding", "worker", place.queue, **few))
+        for each in await place.wait_working("worker", 3):
+            own = {"metadata": {"annotations": {COST: "7"}}}
+            place.api.patch("pods", each["metadata"]["name"], own)
+        long = await place.send(gate="open")
+        assert await place.started(long)
+        busy = place.pod_of(long)
+        place.kubelet.force_ready(busy, False)
+        place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 0, "max": 3}))
+        wait_costs(place, ("-1000", "7"), ("-1000", "7"), ("7", None))
+        first.kill()
+    with operator(installed, tmp_path, 2):
+        place.api.apply(pool("adding", "worker", place.queue, **few))
+        wait_costs(place, ("7", None), ("7", None), ("7", None))
+        place.kubelet.force_ready(busy, None)
+        place.open_gate("open")
+        assert await place.settled()
+    assert place.ledger.audit().violations == 0
+
+
+def wait_costs(place: Field, *wanted: tuple[str, str | None]) -> None:
+    """Until the pods have these costs, and had these before."""
+
+    def costs(pods: list[Object]) -> list[tuple[str | None, str | None]]:
+        found = [each["metadata"].get("annotations") or {} for each in pods]
+        return sorted(((each.get(COST), each.get(PREVIOUS)) for each in found), key=str)
+
+    place.api.wait_for(
+        "pods",
+        lambda pods: costs(pods) == sorted(wanted, key=str),
+        selector="app=worker",
+        within=SLOW,
+    )

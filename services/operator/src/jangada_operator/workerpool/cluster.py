@@ -9,6 +9,9 @@ from datetime import datetime
 from typing import Any, Final
 
 COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+PREVIOUS: Final = "jangada.dev/previous-deletion-cost"
+"""What a pod cost before we lowered it, empty where nobody had said: so the cost is ours."""
+
 REVISION: Final = "deployment.kubernetes.io/revision"
 LOWEST_COST: Final = -1000
 """What a pod costs that is to be deleted; others cost nothing, or what their owner says."""
@@ -37,6 +40,8 @@ class Pod:
     phase: str
     is_ready: bool
     cost: int
+    is_ours: bool = False
+    """Whether we have lowered its cost."""
     is_deleted: bool
     alive_since: float | None
     """When the oldest of its running containers was started: no process in it is older."""
@@ -107,7 +112,7 @@ class Deployment:
 def read_pod(body: Body) -> Pod | None:
     """None for a pod that no ReplicaSet owns."""
     metadata, status = body["metadata"], body.get("status") or {}
-    owner = _controller(metadata, "ReplicaSet")
+    owner, annotations = _controller(metadata, "ReplicaSet"), metadata.get("annotations") or {}
     if owner is None:
         return None
     return Pod(
@@ -118,7 +123,8 @@ def read_pod(body: Body) -> Pod | None:
         is_assigned=bool((body.get("spec") or {}).get("nodeName")),
         phase=status.get("phase", "Pending"),
         is_ready=_condition(status, "Ready") == "True",
-        cost=_number((metadata.get("annotations") or {}).get(COST)),
+        cost=_number(annotations.get(COST)),
+        is_ours=PREVIOUS in annotations,
         is_deleted="deletionTimestamp" in metadata,
         alive_since=_alive_since(status),
         waits_for=_waits_for(status)[:LONGEST],

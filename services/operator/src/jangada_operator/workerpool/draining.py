@@ -4,7 +4,8 @@
   also those that come later. It lasts a minute and is renewed; when we are gone, workers claim
   again.
 - *Empty*: one script says that the flag stands and no process of the pod claims, holds or runs
-  anything. Only then the pod's deletion cost is lowered, and read back some seconds later.
+  anything. Only then the pod's deletion cost is lowered (`pricing`), and read back some seconds
+  later.
 - *Committed*: the Deployment's size is lowered by as many, where its ReplicaSet would delete
   exactly those (`committing`), with the resource version that this was judged by. Before this step
   a pod can come back at any time; after it only if another one was deleted in its place.
@@ -17,8 +18,9 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from jangada_operator.kube import Kube, Refused
-from jangada_operator.workerpool.cluster import COST, LOWEST_COST, Pod, ReplicaSet, read_pod
+from jangada_operator.workerpool.cluster import Pod, ReplicaSet, read_pod
 from jangada_operator.workerpool.committing import why_not
+from jangada_operator.workerpool.pricing import lower_cost, restore_cost
 from jangada_operator.workerpool.spec import Pool
 from jangada_queue.client import QueueClient
 from jangada_queue.workers import FORGET_AFTER, STALE, flag_drain, is_empty, unflag_drain
@@ -121,7 +123,7 @@ class Drains:
             if drain.is_committed:
                 continue
             if drain.costed is not None:
-                await self._price(target, drain.pod, None)
+                await restore_cost(self.kube, target.namespace, drain.pod)
             await unflag_drain(queues, self.pool.queues, uid)
             del self.current[uid]
 
@@ -156,10 +158,10 @@ class Drains:
             drain.pod = target.pods[uid].name
             is_free = uid in overdue or await self._is_empty(queues, target.pods[uid])
             if drain.costed is not None and not is_free:
-                await self._price(target, drain.pod, None)
+                await restore_cost(self.kube, target.namespace, drain.pod)
                 drain.costed = None
             elif drain.costed is None and is_free:
-                await self._price(target, drain.pod, LOWEST_COST)
+                await lower_cost(self.kube, target.namespace, drain.pod)
                 drain.costed = now
             elif drain.costed is not None and now - drain.costed >= READ_BACK:
                 ripe.append(uid)
@@ -214,8 +216,8 @@ class Drains:
         if not target.newest.is_settled:
             return
         for uid, pod in target.pods.items():
-            if pod.cost == LOWEST_COST and uid not in self.current and pod.is_active:
-                await self._price(target, pod.name, None)
+            if pod.is_ours and uid not in self.current and pod.is_active:
+                await restore_cost(self.kube, target.namespace, pod.name)
 
     async def _settle(self, queues: QueueClient, target: Target, happened: Happened) -> None:
         """Forget who is gone. Who stayed though the size was lowered for it comes back."""
@@ -246,12 +248,3 @@ class Drains:
             raise
         live = read_pod(body)
         return live is not None and live.is_active
-
-    async def _price(self, target: Target, pod: str, cost: int | None) -> None:
-        path = f"/api/v1/namespaces/{target.namespace}/pods/{pod}"
-        annotation = None if cost is None else str(cost)
-        try:
-            await self.kube.merge(path, {"metadata": {"annotations": {COST: annotation}}})
-        except Refused as error:
-            if not error.is_missing:
-                raise
