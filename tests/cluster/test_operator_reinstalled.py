@@ -1,14 +1,16 @@
 """Without an operator, and without its definition, workers work; it comes back and goes on."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cluster.api import Object
 from cluster.bed import Bed
 from cluster.field import Field
-from cluster.operators import install, operator
-from cluster.pools import SLOW, all_drained, pool, wait_condition, wait_pods
+from cluster.operators import Operator, install, operator
+from cluster.pools import SLOW, all_drained, pool, told, wait_condition, wait_pods
 
+from jangada.testing import eventually
 from jangada_operator.workerpool.cluster import COST, PREVIOUS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio, pytest.mark.timeout(900)]
@@ -85,3 +87,31 @@ def wait_costs(place: Field, *wanted: tuple[str, str | None]) -> None:
         selector="app=worker",
         within=SLOW,
     )
+
+
+async def test_an_operator_that_starts_beside_busy_pods_asks_for_no_others(
+    place: Field, installed: Bed, tmp_path: Path
+) -> None:
+    """What it hasn't heard of yet it doesn't take for missing."""
+    place.deploy("worker", replicas=6, grace=600)
+    await place.wait_working("worker", 6)
+    jobs = [await place.send(gate="open") for _ in range(6)]
+    for job in jobs:
+        assert await place.started(job)
+    place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 6, "max": 8}))
+    for number in range(3):
+        with operator(installed, tmp_path, number) as running:
+            await eventually(partial(has_looked, running))
+            assert place.api.get("deployments", "worker")["spec"]["replicas"] == 6
+    assert told(place, "ScaledUp") == []
+    place.open_gate("open")
+    assert await place.settled()
+    assert place.ledger.audit().violations == 0
+
+
+def has_looked(running: Operator) -> bool:
+    """A few times, so that what it decides has been done."""
+    if "listens on port" not in running.log.read_text("utf-8"):
+        return False
+    count = running.metrics().partition("jangada_operator_look_seconds_count ")[2]
+    return float(count.split()[0]) >= 5

@@ -14,15 +14,17 @@ import kopf
 
 from jangada_operator.kube import Kube, KubeError, find_login
 from jangada_operator.leader import Leadership
+from jangada_operator.listening import has_heard_all, paths_of
 from jangada_operator.management import serve
 from jangada_operator.operating import Operator
 from jangada_operator.rights import look_at_rights
-from jangada_operator.watching import Cluster, watch
+from jangada_operator.watching import PODS, Cluster, watch
 from jangada_operator.workerpool.spec import API_VERSION, PLURAL
 from jangada_queue.patience import wait_at_most
 
 PRUNE_EVERY: Final = 60.0
 RIGHTS_EVERY: Final = 30.0
+LISTEN_EVERY: Final = 1.0
 WATCH_TIMEOUT: Final = 300
 """Seconds after which a watch begins anew, should it have fallen silent."""
 
@@ -52,7 +54,7 @@ class Options:
 
 async def run(options: Options) -> None:
     """Run until SIGTERM or SIGINT. Raises `KubeError` where there is no API to talk to."""
-    stop, watching = asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -62,9 +64,9 @@ async def run(options: Options) -> None:
         identity = f"{socket.gethostname()}_{uuid4().hex[:8]}"
         leadership = Leadership(kube, options.lease_namespace, options.lease_name, identity)
         operator = Operator(kube, Cluster(), leadership)
-        async with serve(operator, watching.is_set, options.host, options.port) as port:
+        async with serve(operator, options.host, options.port) as port:
             log.info("%s listens on port %d", identity, port)
-            await _work(operator, options, stop, watching)
+            await _work(operator, options, stop)
             await leadership.give_up()
         await operator.brokers.close()
 
@@ -86,24 +88,17 @@ async def _definition_is_there(kube: Kube, stop: asyncio.Event) -> bool:
     return False
 
 
-async def _work(
-    operator: Operator, options: Options, stop: asyncio.Event, watching: asyncio.Event
-) -> None:
+async def _work(operator: Operator, options: Options, stop: asyncio.Event) -> None:
     """All loops, until one of them ends or we are to stop."""
-
-    async def follow() -> None:
-        await watching.wait()
-        await operator.run()
-
     tasks = [
         asyncio.create_task(work, name=name)
         for name, work in {
             "stop": stop.wait(),
             "leader": operator.leadership.run(),
-            "pools": follow(),
+            "pools": operator.run(),
             "prune": _prune(operator, options.namespaces),
-            "rights": _know_rights(operator, options.namespaces),
-            "watches": _watch(operator.cluster, options, watching),
+            "informing": _inform(operator, options.namespaces),
+            "watches": _watch(operator.cluster, options),
         }.items()
     ]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -114,7 +109,7 @@ async def _work(
         task.result()
 
 
-async def _watch(cluster: Cluster, options: Options, watching: asyncio.Event) -> None:
+async def _watch(cluster: Cluster, options: Options) -> None:
     registry = watch(cluster)
 
     async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf's own
@@ -134,20 +129,36 @@ async def _watch(cluster: Cluster, options: Options, watching: asyncio.Event) ->
         standalone=True,
         clusterwide=not options.namespaces,
         namespaces=options.namespaces,
-        ready_flag=watching,
     )
 
 
-async def _know_rights(operator: Operator, namespaces: Sequence[str]) -> None:
-    """Without them kopf tries again, and has heard nothing meanwhile."""
+async def _inform(operator: Operator, namespaces: Sequence[str]) -> None:
+    """Know whether we hear of everything.
+
+    Without rights kopf tries again, and has heard nothing meanwhile; with them it needs a moment.
+    """
+    blind = None
     while True:
-        operator.blind = await look_at_rights(operator.kube, namespaces, operator.blind)
-        await asyncio.sleep(RIGHTS_EVERY)
+        blind = await look_at_rights(operator.kube, namespaces, blind)
+        if blind is not None:
+            operator.blind, operator.is_informed = blind, False
+        elif not operator.is_informed and await _has_heard_all(operator, namespaces):
+            operator.blind, operator.is_informed = None, True
+        is_known = operator.is_informed or blind is not None
+        await asyncio.sleep(RIGHTS_EVERY if is_known else LISTEN_EVERY)
+
+
+async def _has_heard_all(operator: Operator, namespaces: Sequence[str]) -> bool:
+    try:
+        return await has_heard_all(operator.kube, operator.cluster, namespaces)
+    except KubeError as error:
+        log.warning("the cluster can't be listed: %s", error)
+        return False
 
 
 async def _prune(operator: Operator, namespaces: Sequence[str]) -> None:
     """Forget pods that went away while nobody listened."""
-    paths = [f"/api/v1/namespaces/{each}/pods" for each in namespaces] or ["/api/v1/pods"]
+    paths = paths_of(*PODS, namespaces)
     while True:
         await asyncio.sleep(PRUNE_EVERY)
         known = {uid for pods in operator.cluster.pods.values() for uid in pods}

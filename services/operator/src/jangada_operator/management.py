@@ -1,7 +1,7 @@
 """The operator's own port: whether it lives, whether it works, and its figures."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final
@@ -19,9 +19,7 @@ ENCODING: Final = CONTENT_TYPE_LATEST
 
 
 @asynccontextmanager
-async def serve(
-    operator: Operator, is_watching: Callable[[], bool], host: str, port: int
-) -> AsyncIterator[int]:
+async def serve(operator: Operator, host: str, port: int) -> AsyncIterator[int]:
     """Answer for as long as the block runs; gives the port, which was chosen where 0 was asked."""
     registry = CollectorRegistry()
     registry.register(PoolMetrics(operator))
@@ -32,7 +30,8 @@ async def serve(
         return _answer(silent < STUCK, f"The pools were last looked at {silent:.0f} s ago.")
 
     async def ready(_: web.Request) -> web.Response:
-        return _answer(is_watching(), "The cluster hasn't been listed yet.")
+        why = "Not all that is in the cluster was heard of yet."
+        return _answer(operator.is_informed, operator.blind.message if operator.blind else why)
 
     async def metrics(_: web.Request) -> web.Response:
         body = generate_latest(registry)

@@ -63,6 +63,8 @@ class Operator:
     errors: int = 0
     blind: Problem | None = None
     """Why what was heard of the cluster isn't all that is there."""
+    is_informed: bool = False
+    """Whether all that is there was heard of: before that, pods that run seem to be missing."""
     _secrets: Secrets = field(init=False)
     _rooms: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _others: dict[PoolKey, str] = field(default_factory=dict)
@@ -76,11 +78,11 @@ class Operator:
         """Look for as long as we lead, until cancelled."""
         while True:
             began = time.monotonic()
-            if self.leadership.is_held:
+            if not self.leadership.is_held:
+                self.managed.clear()
+            elif self.is_informed or self.blind is not None:
                 await self.look()
                 self.look_seconds.observe(time.monotonic() - began)
-            else:
-                self.managed.clear()
             self.looked_at = time.monotonic()
             await asyncio.sleep(max(0.0, INTERVAL - (time.monotonic() - began)))
 

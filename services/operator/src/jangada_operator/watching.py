@@ -8,7 +8,7 @@ asks the API before.
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import kopf
 
@@ -30,6 +30,12 @@ from jangada_operator.workerpool.spec import (
     read_pool,
 )
 
+POOLS: Final = (API_VERSION, PLURAL)
+DEPLOYMENTS: Final = ("apps/v1", "deployments")
+REPLICA_SETS: Final = ("apps/v1", "replicasets")
+PODS: Final = ("v1", "pods")
+WATCHED: Final = (POOLS, DEPLOYMENTS, REPLICA_SETS, PODS)
+
 
 @dataclass(slots=True)
 class Written:
@@ -50,6 +56,8 @@ class Cluster:
         default_factory=lambda: defaultdict(dict)
     )
     pods: dict[str, dict[str, Pod]] = field(default_factory=lambda: defaultdict(dict))
+    heard: set[str] = field(default_factory=set)
+    """The UIDs of all objects that were heard of and not of their end, also those kept nowhere."""
 
     def newest(self, deployment: Deployment) -> ReplicaSet | None:
         sets = self.replica_sets.get(deployment.uid, {}).values()
@@ -59,6 +67,20 @@ class Cluster:
         """Of all its generations."""
         sets = self.replica_sets.get(deployment.uid, {})
         return {uid: pod for each in sets for uid, pod in self.pods.get(each, {}).items()}
+
+    def hear(self, kind: tuple[str, str], body: Body, *, is_gone: bool) -> None:
+        """Anything of what is watched; one that can't be understood was heard of all the same."""
+        uid = body["metadata"]["uid"]
+        if is_gone:
+            self.heard.discard(uid)
+        else:
+            self.heard.add(uid)
+        {
+            POOLS: self.hear_pool,
+            DEPLOYMENTS: self.hear_deployment,
+            REPLICA_SETS: self.hear_replica_set,
+            PODS: self.hear_pod,
+        }[kind](body, is_gone=is_gone)
 
     def hear_pool(self, body: Body, *, is_gone: bool) -> None:
         key = PoolKey(body["metadata"]["namespace"], body["metadata"]["name"])
@@ -89,6 +111,7 @@ class Cluster:
 
     def forget_pods(self, gone: Collection[str]) -> None:
         """Those with these UIDs."""
+        self.heard.difference_update(gone)
         for owner, pods in list(self.pods.items()):
             for uid in [uid for uid in pods if uid in gone]:
                 _keep(self.pods, owner, uid, None)
@@ -106,19 +129,14 @@ def _keep[T](index: dict[str, dict[str, T]], owner: str, uid: str, found: T | No
 def watch(cluster: Cluster) -> kopf.OperatorRegistry:
     """The handlers that keep a cluster up to date. They write nothing, and block no deletion."""
     registry = kopf.OperatorRegistry()
-    heard = {
-        (API_VERSION, PLURAL): cluster.hear_pool,
-        ("apps/v1", "deployments"): cluster.hear_deployment,
-        ("apps/v1", "replicasets"): cluster.hear_replica_set,
-        ("v1", "pods"): cluster.hear_pod,
-    }
-    for (version, plural), hear in heard.items():
-        _hear_each(registry, version, plural, hear)
+    for version, plural in WATCHED:
+
+        async def told(
+            event: kopf.RawEvent,
+            kind: tuple[str, str] = (version, plural),
+            **_: Any,  # noqa: ANN401 - kopf's own
+        ) -> None:
+            cluster.hear(kind, event["object"], is_gone=event["type"] == "DELETED")
+
+        kopf.on.event(version, plural, id=f"hear-{plural}", registry=registry)(told)
     return registry
-
-
-def _hear_each(registry: kopf.OperatorRegistry, version: str, plural: str, hear: Any) -> None:  # noqa: ANN401 - one of the above
-    async def told(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401 - kopf's own
-        hear(event["object"], is_gone=event["type"] == "DELETED")
-
-    kopf.on.event(version, plural, id=f"hear-{plural}", registry=registry)(told)
