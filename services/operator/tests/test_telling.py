@@ -55,6 +55,11 @@ def test_whoever_takes_over_repeats_nothing() -> None:
     assert told(voice, READY, FRESH, BLOCKED, at=1000 + AGAIN) == ["Fresh"]
 
 
+def test_signals_that_were_not_read_were_not_stale() -> None:
+    voice = Voice.of(body(NOT_READY, NOT_READ, FREE), 0)
+    assert told(voice, READY, FRESH, FREE, at=900) == ["Managed"]
+
+
 def test_a_limit_that_comes_and_goes_is_told_once_a_minute() -> None:
     voice = Voice.of(body(), 0)
     flaps = [told(voice, READY, FRESH, FULL if at % 2 else FREE, at=at) for at in range(1, 601)]

@@ -58,6 +58,8 @@ class Voice:
         metadata = body["metadata"]
         voice = cls(PoolKey(metadata["namespace"], metadata["name"]), metadata["uid"])
         for each in (body.get("status") or {}).get("conditions") or ():
+            if each["reason"] == State.NOT_READ:
+                continue
             generation = each.get("observedGeneration", 0)
             voice._last[each["type"]] = _subject(each["reason"], generation)
             voice._at |= dict.fromkeys((each["reason"], *map(str, OVER)), now)
