@@ -1,10 +1,8 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jangada_operator.durations import format_duration, parse_duration
+from jangada_operator.durations import parse_duration
 
 
 @pytest.mark.parametrize(
@@ -50,23 +48,3 @@ def test_what_go_writes_is_read(text: str, seconds: float) -> None:
 def test_an_error_says_how_to_mend_it(text: str, remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy):
         parse_duration(text)
-
-
-@pytest.mark.parametrize(
-    ("span", "text"),
-    [
-        (timedelta(0), "0s"),
-        (timedelta(seconds=90), "1m30s"),
-        (timedelta(hours=24), "24h"),
-        (timedelta(milliseconds=1500), "1.5s"),
-        (timedelta(hours=1, seconds=10), "1h10s"),
-        (timedelta(microseconds=1), "0.000001s"),
-    ],
-)
-def test_durations_are_written_as_short_as_can_be(span: timedelta, text: str) -> None:
-    assert format_duration(span) == text
-
-
-@given(st.timedeltas(timedelta(0), timedelta(days=3650)))
-def test_what_is_written_reads_the_same(span: timedelta) -> None:
-    assert parse_duration(format_duration(span)) == span

@@ -44,13 +44,3 @@ def _seconds(text: str, amount: str, unit: str) -> Decimal:
     if unit not in UNITS:
         raise ValueError(f"{text!r} has the unknown unit {unit!r}: write h, m, s, ms, us or ns")
     return Decimal(amount) * UNITS[unit]
-
-
-def format_duration(span: timedelta) -> str:
-    """As short as can be, such that `parse_duration` reads the same: `1h30m`, `1.5s`, `0s`."""
-    seconds = span.days * 86400 + span.seconds
-    hours, minutes = divmod(seconds // 60, 60)
-    rest = Decimal(seconds % 60) + Decimal(span.microseconds) * MICRO
-    shown = f"{rest:f}".rstrip("0").rstrip(".") if "." in f"{rest:f}" else f"{rest:f}"
-    parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else ""]
-    return "".join(parts) + (f"{shown}s" if rest or not (hours or minutes) else "")

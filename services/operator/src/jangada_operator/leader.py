@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -38,7 +38,6 @@ class Leadership:
     _seen_at: float = 0.0
     _trouble: str = ""
     """What was said last of why it can't be renewed: it is said once, not every two seconds."""
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def is_held(self) -> bool:
@@ -62,7 +61,6 @@ class Leadership:
                 self._trouble = ""
             if before != self.is_held:
                 log.info("%s leads%s", self.identity, "" if self.is_held else " no more")
-                self.changed.set()
             await asyncio.sleep(RETRY)
 
     async def give_up(self) -> None:

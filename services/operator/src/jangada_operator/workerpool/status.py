@@ -75,19 +75,18 @@ class Report:
             report.since[each["type"]] = (each["status"], each["lastTransitionTime"])
         return report
 
-    async def write(self, kube: Kube, status: Json) -> bool:
-        """Write what has changed; whether anything was."""
+    async def write(self, kube: Kube, status: Json) -> None:
+        """Write what has changed."""
         now = time.monotonic()
         if _lasting(status) == _lasting(self.said) and (
             _timeless(status) == _timeless(self.said) or now < self.refresh_at
         ):
-            return False
+            return
         gone = {name: None for name in self.said if name not in status}
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.key.namespace}/{PLURAL}/{self.key.name}"
         await kube.merge(f"{path}/status", {"status": {**gone, **status}})
         # Hundreds of pools that an operator took over in one look don't write in one again.
         self.said, self.refresh_at = status, now + REFRESH * random.uniform(1, 2)  # noqa: S311 - no secret
-        return True
 
     def conditions(self, found: Sequence[Condition], generation: int) -> list[Json]:
         """With the moment at which each became what it is."""
