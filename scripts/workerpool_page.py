@@ -61,9 +61,10 @@ EVENTS = """
 `Unlimited` and `Fresh` are Events when that is over, and `InvalidSpec` is one for each generation
 of the spec.
 
-Of each of these reasons, of `DrainStarted` and of `DrainCancelled` a pool has at most one Event a
-minute. What comes too soon is told when the minute is over, if it is still so; pods are told
-together then. An operator that takes over doesn't repeat what the status says already.
+Of each of these reasons, of `DrainStarted`, `DrainCancelled` and `Conflict` a pool has at most one
+Event a minute. What comes too soon is told when the minute is over, if it is still so; pods are
+told together then, and a conflict isn't told again. An operator that takes over doesn't repeat what
+the status says already.
 
 | reason | type | meaning |
 |---|---|---|

@@ -99,6 +99,12 @@ def test_pods_that_drain_within_a_minute_are_told_together() -> None:
     assert voice.collect(what, [], 900) == ()
 
 
+def test_who_writes_the_size_all_the_time_is_told_of_once_a_minute() -> None:
+    voice = Voice.of(body(), 0)
+    often = [voice.may_tell(Happening.CONFLICT, at) for at in range(120)]
+    assert [at for at, is_told in enumerate(often) if is_told] == [0, 60]
+
+
 @pytest.mark.parametrize(
     ("count", "text"), [(1, "w-0"), (5, "w-0, w-1, w-2, w-3, w-4"), (9, "w-4 and 4 others")]
 )

@@ -183,7 +183,8 @@ async def _note_foreign_writer(kube: Kube, managed: Managed, sight: Sight) -> No
         return
     managed.asked = found
     text = f"Somebody else changed the size of {sight.deployment.name} from {before} to {found}."
-    await managed.voice.tell(kube, Happening.CONFLICT, text, is_warning=True)
+    if managed.voice.may_tell(Happening.CONFLICT, time.monotonic()):
+        await managed.voice.tell(kube, Happening.CONFLICT, text, is_warning=True)
 
 
 def _count(managed: Managed, sight: Sight, observation: Observation, decision: Decision) -> None:

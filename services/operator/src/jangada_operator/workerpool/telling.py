@@ -84,7 +84,7 @@ class Voice:
         if subject == before:
             return False
         is_news = before is not None or condition.reason not in OVER
-        if is_news and not self._may_tell(condition.reason, now):
+        if is_news and not self.may_tell(condition.reason, now):
             return False
         self._last[condition.type] = subject
         return is_news
@@ -93,11 +93,12 @@ class Voice:
         """All names since this was told last; none while it may not be told."""
         waiting = self._names.setdefault(what, [])
         waiting += names
-        if not waiting or not self._may_tell(what, now):
+        if not waiting or not self.may_tell(what, now):
             return ()
         return self._names.pop(what)
 
-    def _may_tell(self, reason: str, now: float) -> bool:
+    def may_tell(self, reason: str, now: float) -> bool:
+        """Whether it wasn't told within the last minute; it counts as told now then."""
         if now - self._at.get(str(reason), -math.inf) < AGAIN:
             return False
         self._at[str(reason)] = now
