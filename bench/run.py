@@ -1,8 +1,8 @@
 """Runs every measurement, or those that are named: `run.py uploads --runs 3`.
 
 All run, also after one has failed; the exit code is 1 when a promise isn't held. `chaos` and
-`queues` take an hour each, and they and `scaling` have options of their own, so they run only when
-they are named.
+`queues` take an hour each, `autoscalers` half of one, and they and `scaling` have options of their
+own, so they run only when they are named.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parent / "scripts"
 PROGRAMS = ("uploads", "imports", "enqueue", "turns")
-NAMED = ("chaos", "queues", "scaling")
+NAMED = ("autoscalers", "chaos", "queues", "scaling")
 
 
 def main(arguments: list[str]) -> int:

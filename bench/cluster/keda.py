@@ -7,7 +7,8 @@ be loopback addresses. What KEDA scales by it reads itself, from a server on thi
 import re
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from cluster.api import Api, Object
 from cluster.bed import Bed, free_port
@@ -18,6 +19,9 @@ SERVICE: Final = "keda-metrics-apiserver"
 DEFINITION: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 GROUP: Final = "external.metrics.k8s.io"
 VERSION: Final = "v1beta1"
+LOGIN: Final = "redis"
+"""The name of what KEDA signs in with to the server that it reads."""
+
 ENVIRON: Final = {
     "POD_NAMESPACE": NAMESPACE,
     "KEDA_CLUSTER_OBJECT_NAMESPACE": NAMESPACE,
@@ -60,7 +64,13 @@ def is_available(api: Api) -> bool:
     return any(each["type"] == "Available" and each["status"] == "True" for each in conditions)
 
 
-def scaled_object(name: str, *, most: int, triggers: list[Object]) -> Object:
+def scaled_object(
+    name: str,
+    *,
+    most: int,
+    triggers: list[Object],
+    **spec: Any,  # noqa: ANN401 - the spec's own
+) -> Object:
     """For the Deployment of the same name; from none, looked at every second."""
     return {
         "apiVersion": "keda.sh/v1alpha1",
@@ -73,7 +83,29 @@ def scaled_object(name: str, *, most: int, triggers: list[Object]) -> Object:
             "minReplicaCount": 0,
             "maxReplicaCount": most,
             "triggers": triggers,
+            **spec,
         },
+    }
+
+
+def stream_trigger(api: Api, url: str, stream: str, length: int) -> Object:
+    """A trigger of so many entries a replica; how to sign in to the server is put beside it."""
+    about = urlsplit(url)
+    api.secret(LOGIN, password=unquote(about.password or ""))
+    parameter = {"parameter": "password", "name": LOGIN, "key": "password"}
+    api.apply(
+        {
+            "apiVersion": "keda.sh/v1alpha1",
+            "kind": "TriggerAuthentication",
+            "metadata": {"name": LOGIN},
+            "spec": {"secretTargetRef": [parameter]},
+        }
+    )
+    metadata = {"address": about.path, "stream": stream, "streamLength": str(length)}
+    return {
+        "type": "redis-streams",
+        "metadata": metadata,
+        "authenticationRef": {"name": LOGIN},
     }
 
 

@@ -41,7 +41,11 @@ class Verdict:
 
 def judge(figures: Sequence[Figures], wanted: Wanted, seed: int) -> int:
     """Print each target with its figure; the exit code is 1 when one isn't held."""
-    verdicts = [*_of_contest(figures), _steady(wanted, seed), *_replay(wanted, seed)]
+    return report([*_of_contest(figures), _steady(wanted, seed), *_replay(wanted, seed)])
+
+
+def report(verdicts: Sequence[Verdict]) -> int:
+    """Print them below each other; the exit code is 1 when one isn't held."""
     table = Table(title="Targets", caption=machine(), title_justify="left")
     table.caption_justify = "left"
     for column in ("", "target", "found", ""):

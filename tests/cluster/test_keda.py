@@ -1,14 +1,13 @@
 """KEDA scales a Deployment of this cluster by a stream, as it does in any other."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
 import tools
 from cluster.bed import Bed
 from cluster.field import Field
-from cluster.keda import scaled_object, start_keda
+from cluster.keda import scaled_object, start_keda, stream_trigger
 from cluster.workers import deployment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio, pytest.mark.timeout(300)]
@@ -29,23 +28,11 @@ def server(queue_server: str) -> Iterator[redis.Redis]:
 
 
 async def test_a_stream_scales_a_deployment(
-    keda: None, place: Field, server: redis.Redis, tmp_path: Path
+    keda: None, place: Field, queue_server: str, server: redis.Redis
 ) -> None:
     idle = deployment("web", replicas=0, environ={}, command=["true"], is_process=False)
     place.api.apply(idle)
-    secret = server.connection_pool.connection_kwargs
-    place.api.secret("redis", password=str(secret["password"]))
-    parameter = {"parameter": "password", "name": "redis", "key": "password"}
-    place.api.apply(
-        {
-            "apiVersion": "keda.sh/v1alpha1",
-            "kind": "TriggerAuthentication",
-            "metadata": {"name": "redis"},
-            "spec": {"secretTargetRef": [parameter]},
-        }
-    )
-    about = {"address": str(secret["path"]), "stream": place.queue, "streamLength": "5"}
-    trigger = {"type": "redis-streams", "metadata": about, "authenticationRef": {"name": "redis"}}
+    trigger = stream_trigger(place.api, queue_server, place.queue, 5)
     place.api.apply(scaled_object("web", most=4, triggers=[trigger]))
     for _ in range(20):
         server.xadd(place.queue, {"job": "any"})
