@@ -107,8 +107,10 @@ class Watch:
             for each in found.values():
                 self.sizes.note(time.monotonic(), each["spec"]["replicas"])
 
-    def _states(self, kind: str, **which: str) -> Iterator[Mapping[str, Object]]:
-        for found in self._api.states(kind, **which):  # type: ignore[arg-type]
+    def _states(
+        self, kind: str, *, name: str = "", selector: str = ""
+    ) -> Iterator[Mapping[str, Object]]:
+        for found in self._api.states(kind, name=name, selector=selector):
             if self._is_stopping.is_set():
                 return
             yield found
