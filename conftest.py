@@ -36,6 +36,22 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures that tests have recorded (`record_property("figure", …)`)."""
+    reports = [each for some in terminalreporter.stats.values() for each in some]
+    found = [
+        value
+        for each in reports
+        if isinstance(each, pytest.TestReport) and each.when == "call"
+        for name, value in each.user_properties
+        if name == "figure"
+    ]
+    if found:
+        terminalreporter.section("figures")
+        for value in found:
+            terminalreporter.write_line(str(value))
+
+
 class SharedFixtures(LoadScopeScheduling):  # type: ignore[misc] # as above
     """One test at a time to each process, but a file whose tests share a fixture to one of them.
 

@@ -1,6 +1,6 @@
 """Five hundred pools under one operator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ SLOW = 600.0
 
 
 async def test_five_hundred_pools_cost_little(
-    place: Field, installed: Bed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Field, installed: Bed, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """Half of them have work to do, of which the size depends; their pods only seem to run."""
     with ThreadPoolExecutor(8) as threads:
@@ -43,13 +43,12 @@ async def test_five_hundred_pools_cost_little(
     slow, looks = (b - a for a, b in zip(first, last, strict=True))
     idle = [f"pool-{number}" for number in range(1, POOLS, 2)]
     written = sum(after[name] != before[name] for name in idle)
-    with capsys.disabled():
-        # What `make e2e` is to show.
-        print(  # noqa: T201 - as said
-            f"\n{POOLS} pools: {cores:.2f} cores (0.5), {memory >> 20} MiB (256), {slow} of "
-            f"{looks} looks took over 1 s, {written} of "
-            f"{len(idle)} idle pools were written to in {WATCHED} s"
-        )
+    record_property(
+        "figure",
+        f"{POOLS} pools: {cores:.2f} cores (0.5), {memory >> 20} MiB (256), {slow} of "
+        f"{looks} looks took over 1 s, {written} of "
+        f"{len(idle)} idle pools were written to in {WATCHED} s",
+    )
     assert memory <= MEMORY
     assert written == 0, "nothing has changed"
 

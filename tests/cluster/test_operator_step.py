@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -29,7 +29,7 @@ def running(installed: Bed, tmp_path: Path) -> Iterator[None]:
 
 
 async def test_a_pool_follows_a_step_and_goes_when_it_is_over(
-    place: Field, running: None, capsys: pytest.CaptureFixture[str]
+    place: Field, running: None, record_property: Callable[[str, object], None]
 ) -> None:
     place.deploy("worker", replicas=0, slots=SLOTS, grace=600)
     defaults = {"scaleDown": {"after": f"{AFTER:.0f}s"}, "slotsPerReplica": SLOTS}
@@ -47,14 +47,13 @@ async def test_a_pool_follows_a_step_and_goes_when_it_is_over(
 
     waits = waited(place)
     in_time = sum(wait <= WITHIN for wait in waits) / len(waits)
-    with capsys.disabled():
-        # What `make e2e` is to show.
-        print(  # noqa: T201 - as said
-            f"\n{RATE} jobs/s of {SERVICE} s from nothing: decided {decision:.1f} s after the "
-            f"first job (2); {100 * in_time:.1f} % of {len(waits)} jobs started within "
-            f"{WITHIN:.0f} s (95), the last after {waits[-1]:.1f} s; no pod was left "
-            f"{gone - AFTER:.0f} s after scaleDown.after (15)"
-        )
+    record_property(
+        "figure",
+        f"{RATE} jobs/s of {SERVICE} s from nothing: decided {decision:.1f} s after the "
+        f"first job (2); {100 * in_time:.1f} % of {len(waits)} jobs started within "
+        f"{WITHIN:.0f} s (95), the last after {waits[-1]:.1f} s; no pod was left "
+        f"{gone - AFTER:.0f} s after scaleDown.after (15)",
+    )
     assert all_drained(place) == []
     assert (place.ledger.audit().violations, place.ledger.audit().repeated) == (0, 0)
 

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def running(installed: Bed, tmp_path: Path) -> Iterator[Operator]:
 
 
 async def test_two_hundred_pods_go_and_nothing_is_interrupted(
-    place: Field, running: Operator, capsys: pytest.CaptureFixture[str]
+    place: Field, running: Operator, record_property: Callable[[str, object], None]
 ) -> None:
     """Demand comes in waves, so that it returns in the midst of drains; long jobs outlast many."""
     drawn = random.Random(SEED)  # noqa: S311 - no secret
@@ -48,9 +48,10 @@ async def test_two_hundred_pods_go_and_nothing_is_interrupted(
 
     counts, exits = place.ledger.audit(), place.kubelet.exits(place.namespace)
     changes = Counter(each["reason"] for each in place.api.list("events"))
-    with capsys.disabled():
-        # What `make e2e` is to show.
-        print(f"\n{len(exits)} pods went, {dict(changes)}; {counts}; seed {SEED}")  # noqa: T201 - as said
+    record_property(
+        "figure",
+        f"{len(exits)} pods went, {dict(changes)}; {counts}; seed {SEED}",
+    )
     assert all_drained(place) == []
     assert (counts.violations, counts.repeated) == (0, 0)
     assert "Mispicked" not in changes

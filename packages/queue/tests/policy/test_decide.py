@@ -119,6 +119,15 @@ def test_what_only_a_backlog_needed_is_given_back_within_a_start() -> None:
     assert after_a_backlog(8, rate=10).size == 1
 
 
+def test_who_has_become_idle_goes_instead_of_who_drains_and_is_still_busy() -> None:
+    busy = ready(1, 30.0, stage=Stage.DRAINING, drained_for=20.0)
+    runs = replace(QUIET, in_flight=1, service=taking(1.0))
+    found = decide(WANTED, seen(busy, ready(2), signals=runs), History(), NOW)
+    assert (found.undrain, found.drain) == (("r1",), ("r2",))
+    stale = decide(WANTED, seen(busy, ready(2), signals=None), History(), NOW)
+    assert (stale.undrain, stale.drain) == ((), ("r1",)), "nobody knows who is idle"
+
+
 def test_a_stream_that_falls_silent_needs_nobody_from_then_on() -> None:
     """So the last replica goes `scaleDown.after` later, and not twice as late."""
     history, pool = History(starts=(5.0,)), [ready(1), ready(2)]
@@ -410,7 +419,9 @@ def test_what_is_decided_can_always_be_done(
     assert {stages[each] for each in found.undrain} <= {Stage.DRAINING}
     assert {stages[each] for each in found.drain} <= {Stage.STARTING, Stage.READY, Stage.DRAINING}
     assert not set(found.drain) & set(found.undrain)
-    assert not (found.undrain and any(stages[each] is not Stage.DRAINING for each in found.drain))
+    held = {each.id: each.held for each in pool}
+    if any(stages[each] is not Stage.DRAINING for each in found.drain):
+        assert all(held[each] for each in found.undrain), "idle ones instead of busy ones"
     assert found.next_check > NOW + 3
     assert found == settled(wanted, observation, seconds=3)
 
@@ -427,6 +438,9 @@ def test_no_busy_replica_goes_while_an_idle_one_stays(
     assert max((each.held for each in gone), default=0) <= min(
         (each.held for each in kept), default=10**9
     )
+    drained = [each for each in pool if each.stage is Stage.DRAINING and each.id in found.drain]
+    if not wanted.is_paused and any(each.held for each in drained):
+        assert all(each.held for each in kept)
 
 
 @given(WISHES, POOLS, SIGNALS, st.integers(0, 10**6))

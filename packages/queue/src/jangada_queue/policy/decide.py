@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from jangada_queue.policy.draining import bounded, leaving, returning
+from jangada_queue.policy.draining import bounded, exchanged, instead, leaving, returning
 from jangada_queue.policy.history import History, needed, observed
 from jangada_queue.policy.loads import Crew, Demand, crew_of, demand_of
 from jangada_queue.policy.observation import Observation, Signals
@@ -266,7 +266,7 @@ def _within_limits(case: _Case, found: _Size) -> _Size:
 
 def _grown(case: _Case, found: _Size, inputs: Mapping[str, float] | None = None) -> Decision:
     """Those that drain come back before others are started: they are warm."""
-    crew, wanted = case.crew, case.wanted
+    crew, wanted, signals = case.crew, case.wanted, case.observation.signals
     back = returning(crew.draining, found.size - crew.size)
     fresh = found.size - crew.size - len(back)
     room = wanted.most - crew.size - len(crew.draining) - crew.committed
@@ -274,14 +274,17 @@ def _grown(case: _Case, found: _Size, inputs: Mapping[str, float] | None = None)
         room = min(room, wanted.most_starting - crew.starting)
     started = max(0, min(fresh, room))
     limit = found.limited_by if started == fresh else Limit.STARTING
-    stay = {each.id for each in back}
+    returned = {each.id for each in back}
+    still = [each for each in crew.draining if each.id not in returned]
+    # Without signals nobody is known to be idle.
+    pairs = [] if signals is None else exchanged(crew.serving, still, signals.kinds)
     return _decision(
         case,
         found.limited(limit),
         inputs,
         fresh=started,
-        drain=tuple(each.id for each in crew.draining if each.id not in stay),
-        undrain=tuple(each.id for each in back),
+        drain=instead(still, pairs),
+        undrain=(*(each.id for each in back), *(busy.id for _, busy in pairs)),
     )
 
 
@@ -295,8 +298,16 @@ def _shrunk(case: _Case, found: _Size, signals: Signals, inputs: Mapping[str, fl
         most_busy = max(1, crew.size // BUSY_PART)
     chosen = bounded(surplus, busy, most_busy)
     limit = found.limited_by if len(chosen) == len(surplus) else Limit.DRAINING
-    drain = tuple(each.id for each in (*crew.draining, *chosen))
-    return _decision(case, found.limited(limit), inputs, drain=drain)
+    gone = {each.id for each in chosen}
+    staying = [each for each in crew.serving if each.id not in gone]
+    pairs = exchanged(staying, crew.draining, signals.kinds)
+    return _decision(
+        case,
+        found.limited(limit),
+        inputs,
+        drain=instead([*crew.draining, *chosen], pairs),
+        undrain=tuple(busy.id for _, busy in pairs),
+    )
 
 
 def _decision(

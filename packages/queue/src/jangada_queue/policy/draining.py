@@ -1,4 +1,7 @@
-"""Which replicas go, and which come back: no busy one goes while an idle one stays."""
+"""Which replicas go, and which come back: no busy one goes while an idle one stays.
+
+That is so at every look, not only when one is chosen: who was busy then may be idle now.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,6 +35,27 @@ def bounded(leaving: Sequence[Replica], busy_already: int, most_busy: int) -> li
         if room >= 0:
             allowed.append(each)
     return allowed
+
+
+def exchanged(
+    staying: Sequence[Replica], draining: Sequence[Replica], kinds: Mapping[str, float]
+) -> list[tuple[Replica, Replica]]:
+    """Pairs of one that stays though it runs nothing, and one that drains though it runs something.
+
+    The first had better go: at once, while the second would only once its jobs have ended.
+    """
+    idle = [each for each in leaving(staying, len(staying), kinds) if not each.held]
+    busy = sorted((each for each in draining if each.held), key=lambda each: (-each.held, each.id))
+    return list(zip(idle, busy, strict=False))
+
+
+def instead(
+    draining: Sequence[Replica], pairs: Sequence[tuple[Replica, Replica]]
+) -> tuple[str, ...]:
+    """Who drains then: the first of each pair instead of the second."""
+    spared = {busy.id for _, busy in pairs}
+    going = [*draining, *(idle for idle, _ in pairs)]
+    return tuple(each.id for each in going if each.id not in spared)
 
 
 def _rank(replica: Replica, kinds: Mapping[str, float]) -> tuple[int, float, int, float, str]:
