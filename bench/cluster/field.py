@@ -88,6 +88,12 @@ class Field:
         """The pods that workers of the queue say they are in."""
         return {report.pod for report in (await self.statistics()).workers}
 
+    async def says_busy(self, pod: Object) -> bool:
+        """Whether the pod has said that it runs something: what it does is known a second later."""
+        uid = pod["metadata"]["uid"]
+        workers = (await self.statistics()).workers
+        return any(report.busy for report in workers if report.pod == uid)
+
     @property
     def last_words(self) -> str:
         """The ends of the pods' logs, for messages."""

@@ -1,6 +1,7 @@
 """The operator on a real control plane: pools follow their queues, and nothing is interrupted."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,6 +109,7 @@ async def test_a_busy_worker_that_is_not_ready_isn_t_picked(place: Field, runnin
     long = await place.send(gate="open")
     assert await place.started(long)
     busy = place.pod_of(long)
+    await eventually(partial(place.says_busy, busy))
     place.kubelet.force_ready(busy, False)
     place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 0, "max": 3}))
     wait_condition(place.api, "adding", "Limited", "True", "ScaleDownBlocked")
