@@ -129,12 +129,14 @@ class Operator:
             url = await self._secrets.url_of(managed.pool, is_in_trouble=managed.is_in_trouble)
             if isinstance(url, Problem):
                 return url
-            return self.brokers.of(url, managed.pool.prefix)
+            found = self.brokers.of(url, managed.pool.prefix)
         except UnreadableBroker as error:
             name = managed.pool.broker.name
             return Problem(Trouble.SECRET_INVALID, f"The URL in secret {name} is none: {error}.")
         except KubeError as error:
             return problem_of(error)
+        managed.use(url)
+        return found
 
     async def _guarded(
         self,

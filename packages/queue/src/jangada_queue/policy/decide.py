@@ -63,7 +63,8 @@ class Decision:
     """What to do now; nothing of it is lost when it isn't done, because the next one repeats it.
 
     `size` is how many replicas should serve. `replicas` is what to ask the cluster for: never less
-    than was asked for already, because a pool shrinks only by those that were found empty. `drain`
+    than there are, because a pool shrinks only by those that were found empty; it is less than was
+    asked for already only by those that never came. `drain`
     names all that are to drain now, `undrain` those that aren't to any more, `interrupt` those
     whose time to drain is over. `next_check` is when it changes though nothing else does.
     """
@@ -265,10 +266,10 @@ def _within_limits(case: _Case, found: _Size) -> _Size:
 
 
 def _grown(case: _Case, found: _Size, inputs: Mapping[str, float] | None = None) -> Decision:
-    """Those that drain come back before others are started: they are warm."""
+    """Those that drain come back before others are started, or waited for: they are warm."""
     crew, wanted, signals = case.crew, case.wanted, case.observation.signals
-    back = returning(crew.draining, found.size - crew.size)
-    fresh = found.size - crew.size - len(back)
+    back = returning(crew.draining, found.size - len(crew.serving))
+    fresh = max(0, found.size - crew.size - len(back))
     room = wanted.most - crew.size - len(crew.draining) - crew.committed
     if wanted.most_starting is not None:
         room = min(room, wanted.most_starting - crew.starting)
@@ -292,21 +293,23 @@ def _shrunk(case: _Case, found: _Size, signals: Signals, inputs: Mapping[str, fl
     crew = case.crew
     many = max(0, len(crew.serving) - found.size)
     surplus = leaving(crew.serving, many, signals.kinds)
-    busy = sum(each.held > 0 for each in crew.draining)
-    most_busy = case.wanted.scale_down.most_draining
-    if most_busy is None:
-        most_busy = max(1, crew.size // BUSY_PART)
-    chosen = bounded(surplus, busy, most_busy)
+    most_busy = case.wanted.scale_down.most_draining or max(1, crew.size // BUSY_PART)
+    chosen = bounded(surplus, sum(each.held > 0 for each in crew.draining), most_busy)
     limit = found.limited_by if len(chosen) == len(surplus) else Limit.DRAINING
     gone = {each.id for each in chosen}
     staying = [each for each in crew.serving if each.id not in gone]
-    pairs = exchanged(staying, crew.draining, signals.kinds)
+    back = returning(crew.draining, found.size - len(crew.serving))
+    returned = {each.id for each in back}
+    still = [each for each in crew.draining if each.id not in returned]
+    pairs = exchanged(staying, still, signals.kinds)
     return _decision(
         case,
         found.limited(limit),
         inputs,
-        drain=instead([*crew.draining, *chosen], pairs),
-        undrain=tuple(busy.id for _, busy in pairs),
+        # Of those that were asked for and aren't there nobody has to be drained.
+        fresh=max(0, found.size - len(crew.serving) - len(back)) - crew.missing,
+        drain=instead([*still, *chosen], pairs),
+        undrain=(*(each.id for each in back), *(busy.id for _, busy in pairs)),
     )
 
 

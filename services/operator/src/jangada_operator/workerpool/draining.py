@@ -94,6 +94,10 @@ class Drains:
         drain = self.current.get(uid)
         return 0.0 if drain is None else time.monotonic() - drain.since
 
+    def forget(self) -> None:
+        """Of those that aren't committed: their flags end by themselves, their costs by `_tidy`."""
+        self.current = {uid: each for uid, each in self.current.items() if each.is_committed}
+
     async def step(
         self,
         queues: QueueClient,
@@ -186,7 +190,7 @@ class Drains:
         path = f"/apis/apps/v1/namespaces/{target.namespace}/deployments/{target.deployment}/scale"
         scale = await self.kube.get(path)
         replicas = scale["spec"].get("replicas", 0)
-        active = await self._active(target, scale["status"]["selector"])
+        active = await self.active(target, scale["status"]["selector"])
         happened.held = why_not(active, ripe, replicas) or ""
         if happened.held or not self.mandate.is_held:
             return
@@ -205,7 +209,8 @@ class Drains:
             self.current[uid].committed = target.newest.generation
         happened.committed = len(ripe)
 
-    async def _active(self, target: Target, selector: str) -> list[Pod]:
+    async def active(self, target: Target, selector: str) -> list[Pod]:
+        """The pods that the newest ReplicaSet counts, by what the API says now."""
         path = f"/api/v1/namespaces/{target.namespace}/pods"
         found = await self.kube.get(path, labelSelector=selector)
         pods = [pod for body in found["items"] or () if (pod := read_pod(body)) is not None]

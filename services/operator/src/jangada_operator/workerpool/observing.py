@@ -44,9 +44,16 @@ class Registered:
     """Which pods ever reported: one that fell silent isn't starting."""
 
     uids: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
+    """Those that did to other queues, which were the pool's before, and not to these yet."""
 
     def keep(self, there: Mapping[str, Pod], reported: Mapping[str, Reported]) -> None:
         self.uids = {uid for uid in there if uid in self.uids or uid in reported}
+        self.elsewhere = {uid for uid in there if uid in self.elsewhere} - self.uids
+
+    def move(self) -> None:
+        self.elsewhere |= self.uids
+        self.uids = set()
 
 
 def observe(
@@ -73,15 +80,16 @@ def unidentified(
 ) -> Sequence[Pod]:
     """Pods that are ready for so long that a worker in them should have said its pod's UID.
 
-    Perhaps it says another name, and wouldn't obey a flag for this one: such a pod isn't drained,
-    because it could never be known to be empty.
+    Perhaps it says another name, or says it to other queues, and wouldn't obey a flag for this one:
+    such a pod isn't drained, because it could never be known to be empty.
     """
     patience = max(LONG_ENOUGH, SLOW * start_seconds)
     oldest = time.time() - patience
     return [
         pod
         for uid, pod in pods.items()
-        if pod.is_active and pod.is_ready and pod.created < oldest and uid not in registered.uids
+        if pod.is_active and uid not in registered.uids
+        if uid in registered.elsewhere or (pod.is_ready and pod.created < oldest)
     ]
 
 

@@ -64,6 +64,8 @@ class Managed:
     counts: Counts = field(default_factory=Counts)
     latest: Decision | None = None
     observation: Observation | None = None
+    url: str = field(default="", repr=False)
+    """Of the server that was looked at last."""
     problem: Problem | None = None
     """Why it wasn't looked after the last time."""
     asked: int | None = None
@@ -90,7 +92,25 @@ class Managed:
 
     def take(self, pool: Pool) -> None:
         """Its owner has changed it."""
-        self.pool = self.drains.pool = pool
+        before, self.pool = self.pool, pool
+        if (before.queues, before.prefix) != (pool.queues, pool.prefix):
+            self._move()
+        self.drains.pool = pool
+
+    def use(self, url: str) -> None:
+        """The server of its queues, which another secret may have made another."""
+        if self.url not in {"", url}:
+            self._move()
+        self.url = url
+
+    def _move(self) -> None:
+        """Forget all that was known of the queues of before.
+
+        Who works for those says nothing to the ones of now: it isn't idle, but out of sight.
+        """
+        self.registered.move()
+        self.drains.forget()
+        self.history = History(starts=self.history.starts)
 
 
 @dataclass(slots=True)
@@ -223,29 +243,42 @@ async def _act(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -
     managed.counts.mispicked += happened.mispicked
     if happened.committed and managed.asked is not None:
         managed.asked -= happened.committed
-    elif decision.replicas > sight.deployment.replicas:
-        await _scale_up(kube, managed, sight, decision)
+    elif decision.replicas > sight.deployment.replicas or sight.target.may_shrink:
+        await _scale(kube, managed, sight, decision)
     return happened
 
 
-async def _scale_up(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -> None:
-    """Ask for more, unless the size is another one by now: then the next look decides anew."""
+async def _scale(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -> None:
+    """Ask for more, or for none of those that never came.
+
+    Unless the size is another one by now: then the next look decides anew. A pod that is created
+    in just this moment is the first that a ReplicaSet deletes: it isn't assigned or doesn't run.
+    """
     name, before = sight.deployment.name, sight.deployment.replicas
+    if decision.replicas == before:
+        return
     path = f"/apis/apps/v1/namespaces/{managed.pool.key.namespace}/deployments/{name}/scale"
     scale = await kube.get(path)
     if scale["spec"].get("replicas", 0) != before:
         return
+    wanted = decision.replicas
+    if wanted < before:
+        there = await managed.drains.active(sight.target, scale["status"]["selector"])
+        wanted = max(wanted, len(there))
+    if wanted == before:
+        return
     version = scale["metadata"]["resourceVersion"]
-    body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": decision.replicas}}
+    body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": wanted}}
     try:
         await kube.merge(path, body)
     except Refused as error:
         if not error.is_conflict:
             raise
         return
-    managed.asked = decision.replicas
-    text = f"From {before} to {decision.replicas}. {decision.message}"
-    await managed.voice.tell(kube, Happening.SCALED_UP, text, is_warning=False)
+    managed.asked = wanted
+    what = Happening.SCALED_UP if wanted > before else Happening.SCALED_DOWN
+    text = f"From {before} to {wanted}. {decision.message}"
+    await managed.voice.tell(kube, what, text, is_warning=False)
 
 
 async def _report(
