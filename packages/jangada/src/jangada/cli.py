@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
+from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
@@ -43,8 +44,23 @@ def build(command: str | None = None) -> typer.Typer:
     return app
 
 
-def _keep_group() -> None:
+def _tell_version(*, asked: bool) -> None:
+    if asked:
+        typer.echo(f"jangada {version_of('jangada')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_tell_version, is_eager=True, help="Show the version and exit."
+    ),
+]
+
+
+def _keep_group(*, version: Version = False) -> None:
     """Jangada: a multi-tenant API with durable background jobs."""
+    del version  # the option has a callback of its own
 
 
 def _registrations(command: str | None) -> Iterable[Callable[[typer.Typer], None]]:
