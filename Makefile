@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up test coverage e2e-smoke e2e tools check fmt lock upgrade docs bench mutants hooks clean
+.PHONY: help setup up test coverage e2e-smoke e2e tools check fmt lock upgrade docs bench images mutants hooks clean
 RUN := .venv/bin/python
 
 ##@ Start here
@@ -40,6 +40,8 @@ bench: setup ## Measure what docs/performance.md promises; fails when a ratio is
 	@$(RUN) bench/run.py $(ARGS)
 tools: setup ## Build what tests of the cluster run, out of tools/; ARGS=keda builds another set
 	@$(RUN) scripts/tools.py $(ARGS)
+images: setup ## Build the services' images and look into them; ARGS="api --local-base" are options
+	@$(RUN) scripts/suite.py --images $(ARGS)
 mutants: setup ## Change the code on purpose and see whether a test notices (about 20 minutes)
 	@$(RUN) scripts/mutants.py $(ARGS)
 clean: ## Remove environments and caches; the data of `jangada up` stays

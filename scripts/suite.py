@@ -3,7 +3,8 @@
 Measuring makes tests and the processes that they start take twice as long, so it is a run of its
 own, of those tests that reach the libraries. `--cluster smoke` and `--cluster all` run the tests
 that need a Kubernetes control plane, and build that when it isn't there; nothing else runs them.
-`--cluster built` is the first where it has been built, and says so where it hasn't.
+`--cluster built` is the first where it has been built, and says so where it hasn't. `--images`
+builds the images of the services and runs the tests that look into them.
 With other arguments this is plain pytest.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import images
 import tools
 from toolchain import ROOT
 
@@ -26,8 +28,9 @@ GATE = 90.0
 PARALLEL = ["-n", str(min((os.cpu_count() or 1) + 2, 8))]
 ELSEWHERE = ["--ignore", "tests/test_conventions.py"]
 """`make check` runs them."""
-NO_CLUSTER = ["-m", "not cluster"]
-"""`make e2e` runs them."""
+NO_CLUSTER = ["-m", "not cluster and not images"]
+"""`make e2e` and `make images` run them."""
+IMAGES = ["tests/images", "-m", "images", "-n", "2"]
 CLUSTER = ["tests/cluster", "-n", "2"]
 SMOKE = ["-m", "cluster and smoke"]
 CHOSEN = {"smoke": SMOKE, "built": SMOKE, "all": ["-m", "cluster"]}
@@ -133,12 +136,18 @@ def run_on_cluster(choice: str, arguments: list[str]) -> int:
     return run_tests(*CLUSTER, *QUIET, *CHOSEN[choice], *arguments)
 
 
+def run_on_images(arguments: list[str]) -> int:
+    return images.main(arguments) or run_tests(*IMAGES, *QUIET)
+
+
 def main(arguments: list[str]) -> int:
     match arguments:
         case ["--branches"]:
             return measure()
         case ["--cluster", choice, *rest]:
             return run_on_cluster(choice, rest)
+        case ["--images", *rest]:
+            return run_on_images(rest)
         case []:
             return run_tests(*PARALLEL, *QUIET, *ELSEWHERE, *NO_CLUSTER)
         case _:

@@ -145,6 +145,16 @@ def _adapted(option: str, value: str) -> str:
     return str(int(float(value))) if option.endswith("timeout") else value
 
 
+def pip_environment() -> Mapping[str, str]:
+    """What pip is told about where packages are, as variables for a pip that runs elsewhere."""
+    told = {
+        f"PIP_{option.upper().replace('-', '_')}": _adapted(option, value).replace(",", " ")
+        for option, value in _configured()
+        if option in PIP_TO_UV
+    }
+    return {name: value for name, value in told.items() if value}
+
+
 @functools.cache
 def uv_environment() -> Mapping[str, str]:
     """The environment for uv: pip's configuration in uv's words, where uv has none of its own."""
