@@ -121,9 +121,12 @@ class Archive:
 
     def _member(self, name: str) -> bytes:
         with tarfile.open(self.path) as archive:
-            reading: IO[bytes] | None = archive.extractfile(name)
+            try:
+                reading: IO[bytes] | None = archive.extractfile(name)
+            except KeyError:
+                reading = None
             if reading is None:
-                raise ArchiveError(f"{self.path} has no {name}.")
+                raise ArchiveError(f"{self.path} has no {name}: it is no OCI archive.")
             return reading.read()
 
 

@@ -26,7 +26,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import contexts
-from archives import Archive
+from archives import Archive, ArchiveError
 from engines import Build, Engine, EngineError, choose
 from toolchain import ROOT, SetupError, pip_environment, say, uv_environment
 
@@ -290,6 +290,9 @@ def main(arguments: Sequence[str]) -> int:
         built = build_all(
             options.services or SERVICES, engine=options.engine, local_base=options.local_base
         )
+    except ArchiveError as error:
+        say(f"{error} Docker writes them from version 25 on.")
+        return 1
     except (EngineError, SetupError) as error:
         say(str(error))
         return 1

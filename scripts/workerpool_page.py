@@ -10,7 +10,7 @@ from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any, cast
 
-import yaml  # type: ignore[import-untyped] # its types aren't among the dependencies
+import yaml
 
 from jangada_operator.metrics import PREFIX, PoolMetrics
 from jangada_operator.operating import Operator, new_look_seconds
