@@ -42,6 +42,9 @@ UV_NAMES: Final = (
 FACTS: Final = "image.json"
 """What else is known of an image, in the folder of its archive; written last."""
 
+FIRST_DATE: Final = 315532800
+"""1980-01-01, of all files: when a layer was made is no part of it. A label has the true date."""
+
 KEPT: Final = 4
 """Archives of a service that are kept, the newest: other checkouts may use theirs."""
 
@@ -58,7 +61,7 @@ class Origin:
     version: str
     revision: str
     source: str
-    epoch: int
+    created: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +99,17 @@ def _git(*arguments: str) -> str:
 def origin() -> Origin:
     """The last commit that changed what goes in, or what can be said where git knows nothing."""
     going_in = [contexts.IGNORE, contexts.DOCKERFILE, *contexts.files()]
-    revision, _, stamp = _git("log", "-1", "--format=%H %ct", "--", *going_in).partition(" ")
+    revision, _, date = _git("log", "-1", "--format=%H %cI", "--", *going_in).partition(" ")
     if revision and _git("status", "--porcelain", "--", *going_in):
         revision += "-dirty"
     project = tomllib.loads((ROOT / "packages/jangada/pyproject.toml").read_text("utf-8"))
-    epoch = os.environ.get("SOURCE_DATE_EPOCH") or stamp or "0"
-    return Origin(project["project"]["version"], revision or "unknown", _source(), int(epoch))
+    return Origin(
+        project["project"]["version"], revision or "unknown", _source(), date or "unknown"
+    )
+
+
+def _epoch() -> int:
+    return int(os.environ.get("SOURCE_DATE_EPOCH") or FIRST_DATE)
 
 
 def _source() -> str:
@@ -174,7 +182,7 @@ def _make_base(engine: Engine, image: str) -> None:
 
 def sources() -> str:
     """A digest of all that the images are made from but their base."""
-    made_of = f"{contexts.fingerprint()} {asdict(origin())}"
+    made_of = f"{contexts.fingerprint()} {asdict(origin())} {_epoch()}"
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
@@ -210,11 +218,11 @@ def _build(image: Image, engine: Engine, base: list[str]) -> None:
     """Build beside, then rename."""
     began, origin_ = time.monotonic(), origin()
     say(f"Building the image of {image.service} with {engine.name}.")
-    labels = {"VERSION": origin_.version, "REVISION": origin_.revision, "SOURCE": origin_.source}
+    labels = {name.upper(): value for name, value in asdict(origin_).items()}
     arguments = {"BASE": image.base, "SERVICE": image.service, **labels}
     with _secrets() as secrets:
         engine.build(
-            Build(image.tag, contexts.DOCKERFILE, arguments, secrets, _folders(), origin_.epoch)
+            Build(image.tag, contexts.DOCKERFILE, arguments, secrets, _folders(), _epoch())
         )
     draft = Path(tempfile.mkdtemp(dir=cache(), prefix=f"{image.service}.part-"))
     try:
