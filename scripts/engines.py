@@ -97,14 +97,17 @@ class Engine:
         }
         self._answer(*commands[self.name])
 
-    def import_base(self, archive: Path, image: str, environ: Mapping[str, str]) -> None:
+    def import_base(
+        self, archive: Path, image: str, environ: Mapping[str, str], *, epoch: int
+    ) -> None:
         """Make an image of one layer out of an archive of files."""
         container = self._answer("from", "scratch").strip()
         try:
             self._answer("add", "--quiet", container, str(archive), "/")
             pairs = [f"--env={name}={value}" for name, value in environ.items()]
             self._answer("config", *pairs, "--cmd", "python3", container)
-            self._answer("commit", "--quiet", "--format=oci", container, image)
+            dated = f"--timestamp={epoch}"
+            self._answer("commit", "--quiet", "--format=oci", dated, container, image)
         finally:
             self._answer("rm", container)
 

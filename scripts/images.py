@@ -154,18 +154,20 @@ def _folders() -> list[Path]:
     return [Path(word) for word in words if Path(word).is_absolute()]
 
 
-def base_for(engine: Engine, *, local: bool) -> str:
-    """The base as published, or a stand-in where no registry of images answers."""
-    if not local and engine.pull(BASE):
-        return BASE
+def choose_with_base(wanted: str | None, *, local: bool) -> tuple[Engine, str]:
+    """An engine and its base: as published, or a stand-in where no registry answers."""
+    store = cache() / "store"
+    if not local and (engine := choose(store, wanted)).pull(BASE):
+        return engine, BASE
     say(STAND_IN.format(base=BASE))
-    if engine.name != "buildah":
-        raise EngineError("The stand-in is made with buildah: install it, or add --engine=buildah.")
+    if wanted not in {None, "buildah"}:
+        raise EngineError(f"The stand-in is made with buildah, and {wanted} was asked for.")
+    engine = choose(store, "buildah")
     digest = hashlib.sha256(RECIPE.read_bytes()).hexdigest()[:12]
     image = f"localhost/python-3.13-slim:{digest}"
     if not engine.has(image):
         _make_base(engine, image)
-    return image
+    return engine, image
 
 
 def _make_base(engine: Engine, image: str) -> None:
@@ -174,10 +176,12 @@ def _make_base(engine: Engine, image: str) -> None:
     say("Making the stand-in; it takes half a minute, once.")
     with tempfile.TemporaryDirectory(dir=cache()) as scratch:
         archive = Path(scratch) / "base.tar"
-        if subprocess.run(["sh", str(RECIPE), str(archive)], check=False).returncode:
+        environ = {**os.environ, "SOURCE_DATE_EPOCH": str(FIRST_DATE)}
+        made = subprocess.run(["sh", str(RECIPE), str(archive)], env=environ, check=False)
+        if made.returncode:
             raise EngineError("mmdebstrap failed; the reason is above.")
         path = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-        engine.import_base(archive, image, {"PATH": path, "LANG": "C.UTF-8"})
+        engine.import_base(archive, image, {"PATH": path, "LANG": "C.UTF-8"}, epoch=FIRST_DATE)
 
 
 def sources() -> str:
@@ -265,8 +269,7 @@ def build_all(
 ) -> Mapping[str, Image]:
     """The images of these services. Raises `EngineError` or `SetupError`."""
     with _turn():
-        chosen = choose(cache() / "store", "buildah" if local_base and not engine else engine)
-        base = base_for(chosen, local=local_base)
+        chosen, base = choose_with_base(engine, local=local_base)
         return {service: ensure(service, chosen, base) for service in services}
 
 

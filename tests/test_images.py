@@ -96,23 +96,34 @@ def test_a_build_that_fails_is_told(tmp_path: Path) -> None:
         engines.choose(tmp_path).build(build())
 
 
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        (["api"], "no buildah that works"),
+        (["api", "--engine=podman"], "made with buildah, and podman was asked for"),
+        (["api", "--local-base"], "no buildah that works"),
+    ],
+)
 def test_without_a_registry_a_stand_in_is_asked_for_aloud(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], needs: str
 ) -> None:
     make_engine(tmp_path, "podman", '[ "$1" = version ]')
-    assert images.main(["api"]) == 1
+    assert images.main(options) == 1
     said = capsys.readouterr().err
     assert "*** docker.io/library/python:3.13-slim can't be had here" in said
-    assert "made with buildah" in said
+    assert needs in said
+    assert ("podman pull" in "".join(calls(tmp_path))) is ("--local-base" not in options)
 
 
-def test_a_stand_in_needs_mmdebstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stand_in_is_made_with_buildah_whichever_engine_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And needs mmdebstrap, which isn't here."""
+    make_engine(tmp_path, "podman", '[ "$1" = version ]')
     make_engine(tmp_path, "buildah", 'case "$*" in *version*) exit 0;; *) exit 1;; esac')
-    (tmp_path / "cache").mkdir()
-    engine = engines.choose(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(EngineError, match="apt install mmdebstrap"):
-        images.base_for(engine, local=True)
+        images.build_all(["api"])
 
 
 def test_the_build_is_told_what_pip_is_told_and_nobody_sees_it(

@@ -1,10 +1,13 @@
 """The images that `make images` built of these sources, unpacked once for each process of tests."""
 
+import itertools
 import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import override
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -45,22 +48,27 @@ def archive(image: Image) -> Archive:
 
 
 @pytest.fixture(scope="session")
-def unpacked(built: Find, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Unpacked]:
-    """A service's image without the shells of its base, ready to run."""
+def unpacked(built: Find) -> Iterator[Callable[[str], Unpacked]]:
+    """A service's image without the shells of its base, ready to run.
+
+    It lies beside the archive, on disk: a gigabyte is too much for where temporary files go.
+    """
     if reason := containers.missing():
         pytest.skip(reason)
     known: dict[str, Unpacked] = {}
+    with ExitStack() as folders:
 
-    def of(service: str) -> Unpacked:
-        if service not in known:
-            folder = tmp_path_factory.mktemp(service)
-            known[service] = Unpacked(Archive(built(service).archive), folder)
-            for place in ("bin", "usr/bin"):
-                for shell in SHELLS:
-                    (folder / "rootfs" / place / shell).unlink(missing_ok=True)
-        return known[service]
+        def of(service: str) -> Unpacked:
+            if service not in known:
+                image = built(service)
+                place = TemporaryDirectory(dir=image.folder.parent, prefix="unpacked-")
+                folder = Path(folders.enter_context(place))
+                known[service] = Unpacked(Archive(image.archive), folder)
+                for shell in itertools.product(("bin", "usr/bin"), SHELLS):
+                    (folder / "rootfs").joinpath(*shell).unlink(missing_ok=True)
+            return known[service]
 
-    return of
+        yield of
 
 
 class Relay(socketserver.ThreadingTCPServer):
