@@ -28,17 +28,14 @@ from urllib.parse import urlsplit
 import contexts
 from archives import Archive, ArchiveError
 from engines import Build, Engine, EngineError, choose
-from toolchain import ROOT, SetupError, pip_environment, say, uv_environment
+from toolchain import PIP_TO_UV, ROOT, SetupError, pip_environment, say, uv_environment
 
 SERVICES: Final = ("api", "worker", "operator")
 BASE: Final = "docker.io/library/python:3.13-slim"
 RECIPE: Final = ROOT / "tools/images/base.sh"
 AUTHORITIES: Final = "/run/secrets/authorities"
 PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-UV_NAMES: Final = (
-    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "UV_NO_INDEX", "UV_INSECURE_HOST"),
-    *("UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES"),
-)
+UV_NAMES: Final = {*PIP_TO_UV.values()} - {"SSL_CERT_FILE", "SSL_CLIENT_CERT"}
 FACTS: Final = "image.json"
 """What else is known of an image, in the folder of its archive; written last."""
 

@@ -132,6 +132,7 @@ def test_the_build_is_told_what_pip_is_told_and_nobody_sees_it(
     monkeypatch.setenv("PIP_INDEX_URL", "https://me:secret@index.example/simple")
     monkeypatch.setenv("PIP_TIMEOUT", "90")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
+    monkeypatch.setenv("PIP_PROXY", "http://pips.example")
     layers = json.dumps([{"RootFS": {"Layers": ["sha256:1"]}}]).replace('"', '\\"')
     make_engine(tmp_path, "podman", f'[ "$2" = inspect ] && echo "{layers}"; [ "$1" != save ]')
     assert images.main(["api"]) == 1  # nothing is saved, after all
@@ -140,6 +141,7 @@ def test_the_build_is_told_what_pip_is_told_and_nobody_sees_it(
     assert "UV_DEFAULT_INDEX=https://me:secret@index.example/simple\n" in told
     assert "UV_HTTP_TIMEOUT=90\n" in told
     assert "HTTPS_PROXY=http://proxy.example\n" in told
+    assert "\nALL_PROXY=http://pips.example\n" in f"\n{told}"
     assert [line for line in calls(tmp_path) if "secret@" in line] == []
     assert list((tmp_path / "cache").glob("api*")) == []
 
