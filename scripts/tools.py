@@ -86,7 +86,32 @@ KEDA: Final = ToolSet(
     {"github.com/kedacore/keda/v2/version.Version": ("github.com/kedacore/keda/v2", "{version}")},
     {"definitions": ("github.com/kedacore/keda/v2", "config/crd/bases")},
 )
-SETS: Final = {each.name: each for each in (CONTROL, KEDA)}
+CHART: Final = ToolSet(
+    "chart",
+    {
+        "helm": "helm.sh/helm/v4/cmd/helm",
+        "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform",
+    },
+    {
+        "helm.sh/helm/v4/internal/version.version": ("helm.sh/helm/v4", "v{version}"),
+        "main.version": ("github.com/yannh/kubeconform", "v{version}"),
+    },
+)
+HELM3: Final = ToolSet(
+    "helm3",
+    {"helm": "helm.sh/helm/v3/cmd/helm"},
+    {
+        "helm.sh/helm/v3/internal/version.version": ("helm.sh/helm/v3", "v{version}"),
+        **{
+            f"helm.sh/helm/v3/pkg/{package}.k8sVersion{part}": ("k8s.io/client-go", form)
+            for package in ("chartutil", "lint/rules")
+            for part, form in (("Major", "1"), ("Minor", "{minor}"))
+        },
+    },
+)
+"""What many still run; a chart is to behave alike under both."""
+
+SETS: Final = {each.name: each for each in (CONTROL, KEDA, CHART, HELM3)}
 
 REASONS: Final = (
     (r"no space left on device", "the disk is full; Go's caches grow to 10 GB"),

@@ -5,6 +5,7 @@ import importlib
 import os
 import pkgutil
 import re
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -313,6 +314,35 @@ def test_the_command_checks_without_changing_and_migrates(
     ahead = program("migrate")
     assert ahead.code == 0
     assert "(newer than this release; nothing to do)" in ahead.out
+
+
+def test_the_command_waits_for_a_schema_and_says_for_what(
+    empty: DatabaseSettings, program: Callable[..., Any]
+) -> None:
+    environ = os.environ | {"JANGADA_DATABASE__URL": empty.url.get_secret_value()}
+    command = [sys.executable, "-m", "jangada", "migrate", "--check", "--wait", "100"]
+    with subprocess.Popen(  # noqa: S603 - our own program
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stderr is not None
+        assert any("The schema is at None" in line for line in waiting.stderr)
+        run.upgrade(empty)
+        out, _ = waiting.communicate(timeout=100)
+    assert (waiting.returncode, out) == (
+        0,
+        f"The schema is at {head()}; this release needs {head()}.\n",
+    )
+    refused = program("migrate", "--wait", "1")
+    assert refused.code == 2
+
+
+def test_the_command_s_patience_has_an_end(
+    program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JANGADA_DATABASE__URL", "postgresql://u@/d?host=/nowhere")
+    ended = program("migrate", "--check", "--wait", "0.1")
+    assert ended.code == 1
+    assert "PostgreSQL can't be asked yet" in ended.err
 
 
 def test_the_command_says_why_it_cannot_and_warns_of_slips(

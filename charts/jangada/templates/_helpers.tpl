@@ -1,0 +1,76 @@
+{{/* Names and labels. A component is called with (list $ "api"). */}}
+{{- define "jangada.fullname" -}}
+{{- .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "jangada.name" -}}
+{{- $root := index . 0 -}}
+{{ include "jangada.fullname" $root }}-{{ index . 1 }}
+{{- end }}
+
+{{- define "jangada.selector" -}}
+app.kubernetes.io/name: jangada
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "jangada.labels" -}}
+{{ include "jangada.selector" . }}
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: jangada
+app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version }}
+{{- end }}
+
+{{/* An image: (list $ .Values.api.image). */}}
+{{- define "jangada.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- $path := printf "%s%s" (ternary "" (printf "%s/" $root.Values.global.imageRegistry) (empty $root.Values.global.imageRegistry)) $image.repository -}}
+{{- if $image.digest -}}
+{{ $path }}@{{ $image.digest }}
+{{- else -}}
+{{ $path }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* The secret that holds something: the one that is named, or that of `dev`. */}}
+{{- define "jangada.secret" -}}
+{{- $root := index . 0 -}}
+{{- $given := index . 1 -}}
+{{- $given.name | default (printf "%s-dev" (include "jangada.fullname" $root)) -}}
+{{- end }}
+
+{{- define "jangada.podSecurity" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.global.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "jangada.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "jangada.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "jangada.selector" . | nindent 8 }}
+{{- end }}

@@ -1,0 +1,24 @@
+{{- define "jangada.migrateSpec" -}}
+{{- $labels := list $ "migrate" -}}
+# Each run tries for a quarter of an hour to be the only one, and ten times to get a table's lock.
+backoffLimit: 6
+template:
+  metadata:
+    labels: {{- include "jangada.selector" $labels | nindent 6 }}
+  spec:
+    restartPolicy: Never
+    {{- include "jangada.podSecurity" . | nindent 4 }}
+    containers:
+      - name: migrate
+        image: {{ include "jangada.image" (list $ .Values.api.image) }}
+        command: [jangada, migrate]
+        {{- include "jangada.containerSecurity" . | nindent 8 }}
+        resources: {{- toYaml .Values.migrate.resources | nindent 10 }}
+        env: {{- include "jangada.databaseEnv" . | nindent 10 }}
+        {{- include "jangada.envFrom" . | nindent 8 }}
+        volumeMounts:
+          - {name: tmp, mountPath: /tmp}
+    volumes:
+      - name: tmp
+        emptyDir: {}
+{{- end }}
