@@ -1,0 +1,200 @@
+"""The chart as text: what it renders, what it refuses, and what holds for every pod of it."""
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import settings_page
+import tools
+import yaml  # type: ignore[import-untyped] # its types aren't among the dependencies
+from chart import CHART, VALUES, ChartError, rendered, snapshots, template, values
+from toolchain import ROOT
+
+from jangada.migrations.revisions import head
+
+type Object = Mapping[str, Any]
+
+
+def helm(kind: tools.ToolSet = tools.CHART) -> Path:
+    if (found := tools.find(kind)) is None:
+        pytest.skip(f"helm isn't built: `make tools ARGS={kind.name}` does it")
+    return found / "helm"
+
+
+def parsed(text: str) -> list[Object]:
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def objects(name: str) -> list[Object]:
+    return parsed(rendered(name, helm()))
+
+
+def pods(name: str) -> Iterator[tuple[str, Object]]:
+    for each in objects(name):
+        template = each.get("spec", {}).get("template")
+        if template is not None:
+            yield f"{each['kind']}/{each['metadata']['name']}", template["spec"]
+
+
+def containers(spec: Object) -> list[Object]:
+    return [*spec.get("initContainers", ()), *spec["containers"]]
+
+
+def test_what_is_rendered_is_what_was_reviewed() -> None:
+    """`make docs` writes it, where the change is meant."""
+    helm()
+    stale = [name for name, text in snapshots().items() if text() != (ROOT / name).read_text()]
+    assert stale == []
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_both_generations_of_helm_render_the_same(name: str) -> None:
+    assert parsed(rendered(name, helm(tools.HELM3))) == objects(name)
+
+
+WRONG: list[tuple[str, str]] = [
+    ("replicas=3", "additional properties 'replicas' not allowed"),
+    ("api.replica=3", "additional properties 'replica' not allowed"),
+    ("api.replicas=0", "/api/replicas"),
+    ("api.replicas=two", "/api/replicas"),
+    ("api.image.digest=latest", "/api/image/digest"),
+    ("api.resources.requests.cpu=fast", "/api/resources/requests/cpu"),
+    ("settings.DEBUG=true", "additional properties 'DEBUG' not allowed"),
+    ("storage.url=ftp://files", "/storage/url"),
+    ("workers[0].name=default", "/workers/0"),
+    ("workers[0].queues={}", "/workers/0"),
+    ("operator.replicas=0", "/operator/replicas"),
+    ("dispatcher.replicas=0", "/dispatcher/replicas"),
+    ("migrate.waitSeconds=0", "/migrate/waitSeconds"),
+    ("networkPolicy.database.ports[0]=postgres", "/networkPolicy/database/ports/0"),
+    ("networkPolicy.valkey.ports[0]=70000", "/networkPolicy/valkey/ports/0"),
+    ("fullnameOverride=Shop", "/fullnameOverride"),
+    ("dev.storage.size=big", "/dev/storage/size"),
+    ("edge.ingress.hosts=api.example", "/edge/ingress/hosts"),
+    ("production=true", "production and dev.enabled exclude each other"),
+    ("storage.url=s3://a,storage.existingClaim=b", "exclude each other"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG, ids=str)
+def test_a_wrong_value_is_refused_and_named(given: str, said: str) -> None:
+    with pytest.raises(ChartError, match=re.escape(said)):
+        template(helm(), "--set", "dev.enabled=true", "--set", given)
+
+
+@pytest.mark.parametrize("key", ["database", "valkey", "masterKey"])
+def test_what_is_needed_is_asked_for_by_its_name(key: str) -> None:
+    name = f"{key}.existingSecret.name"
+    with pytest.raises(ChartError, match=re.escape(name)):
+        template(helm(), "--values", str(values("production")), "--set", f"{name}=")
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_pod_may_do_as_little_as_it_can(name: str) -> None:
+    """What the restricted Pod Security Standard asks for, and more."""
+    for what, spec in pods(name):
+        assert spec["securityContext"]["runAsNonRoot"] is True, what
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, what
+        assert spec["enableServiceLinks"] is False, what
+        assert spec["automountServiceAccountToken"] is what.endswith("-operator"), what
+        for each in containers(spec):
+            security = each["securityContext"]
+            assert security["capabilities"] == {"drop": ["ALL"]}, what
+            assert security["readOnlyRootFilesystem"] is True, what
+            assert security["allowPrivilegeEscalation"] is False, what
+            assert {"cpu", "memory"} <= set(each["resources"]["requests"]), what
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_graces_are_longer_than_what_they_are_for(name: str) -> None:
+    for what, spec in pods(name):
+        main = spec["containers"][0]
+        environ = {each["name"]: each.get("value", "") for each in main.get("env", ())}
+        grace = spec.get("terminationGracePeriodSeconds", 30)
+        sleeps = main.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        for setting in ("JANGADA_API__SHUTDOWN_TIMEOUT", "JANGADA_WORKER__DRAIN_TIMEOUT"):
+            if setting in environ:
+                assert sleeps + int(environ[setting].removesuffix("s")) + 10 <= grace, what
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_setting_that_is_set_is_one(name: str) -> None:
+    known, operator = settings_page.page(), "JANGADA_OPERATOR_"
+    for what, spec in pods(name):
+        for each in containers(spec):
+            names = [entry["name"] for entry in each.get("env", ())]
+            assert len(names) == len(set(names)), what
+            ours = [one for one in names if one.startswith("JANGADA_")]
+            if not what.endswith("dev-postgres"):
+                assert [one for one in ours if not (one in known or operator in one)] == [], what
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_management_port_is_in_no_service(name: str) -> None:
+    ports = [
+        port["targetPort"]
+        for each in objects(name)
+        if each["kind"] == "Service"
+        for port in each["spec"]["ports"]
+    ]
+    assert ports
+    assert "management" not in ports
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_nobody_says_how_many_where_somebody_else_does(name: str) -> None:
+    """Else each upgrade would undo what an autoscaler has decided."""
+    scaled = {
+        each["spec"]["scaleTargetRef"]["name"]
+        for each in objects(name)
+        if each["kind"] in {"WorkerPool", "HorizontalPodAutoscaler"}
+    }
+    for each in objects(name):
+        if each["kind"] == "Deployment":
+            assert ("replicas" in each["spec"]) is (each["metadata"]["name"] not in scaled)
+
+
+@pytest.mark.parametrize("kind", ["Role", "ClusterRole"])
+def test_the_operator_may_do_what_its_own_manifest_says(kind: str) -> None:
+    manifest = ROOT / "services/operator/src/jangada_operator/manifests/rbac.yaml"
+    theirs = parsed(manifest.read_text("utf-8"))
+    wanted = next(each["rules"] for each in theirs if each["kind"] == "ClusterRole")
+    name = "production" if kind == "ClusterRole" else "dev"
+    found = next(
+        each["rules"]
+        for each in objects(name)
+        if each["kind"] == kind and not each["metadata"]["name"].endswith("-leader")
+    )
+    if kind == "Role":
+        secrets = next(rule for rule in found if rule["resources"] == ["secrets"])
+        assert secrets.pop("resourceNames") == ["shop-dev"]
+    assert found == wanted
+
+
+def test_the_chart_names_the_schema_of_its_release() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    assert chart["annotations"]["jangada.dev/schema"] == head()
+
+
+def test_another_image_migrates_by_another_job() -> None:
+    def job(*arguments: str) -> str:
+        found = parsed(template(helm(), "--set", "dev.enabled=true", *arguments))
+        (name,) = [each["metadata"]["name"] for each in found if each["kind"] == "Job"]
+        return str(name)
+
+    assert job() == job("--set", "api.replicas=3") != job("--set", "api.image.tag=2.0.0")
+
+
+def test_the_values_are_few_and_each_is_explained() -> None:
+    lines = (CHART / "values.yaml").read_text("utf-8").splitlines()
+    assert len(lines) <= 250
+    done = subprocess.run(  # noqa: S603 - a pinned program
+        [str(helm()), "lint", "--strict", str(CHART), "--set", "dev.enabled=true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
