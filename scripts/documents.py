@@ -23,6 +23,7 @@ DOCUMENTS = {
     ".env.example": settings_page.example,
     "docs/workerpool.md": workerpool_page.page,
     "charts/jangada/crds/workerpools.yaml": definition,
+    "k8s/crds/workerpools.yaml": definition,
     **api.DOCUMENTS,
     **chart.snapshots(),
 }

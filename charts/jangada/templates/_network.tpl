@@ -36,7 +36,7 @@
 {{- end }}
 
 {{- define "jangada.ingressMetrics" -}}
-{{- with .Values.networkPolicy.metricsFrom }}
+{{- with .Values.networkPolicy.metricsFrom -}}
 - ports:
     - {port: management, protocol: TCP}
   from: {{- toYaml . | nindent 4 }}

@@ -41,7 +41,7 @@
 {{- end }}
 
 {{- define "jangada.envFrom" -}}
-{{- with .Values.settingsSecret }}
+{{- with .Values.settingsSecret -}}
 envFrom:
   - secretRef: {name: {{ . }}}
 {{- end }}
@@ -56,7 +56,7 @@ envFrom:
   {{- include "jangada.containerSecurity" $root | nindent 2 }}
   resources: {{- toYaml $root.Values.migrate.resources | nindent 4 }}
   env: {{- include "jangada.databaseEnv" $root | nindent 4 }}
-  {{- include "jangada.envFrom" $root | nindent 2 }}
+  {{- with include "jangada.envFrom" $root }}{{ . | nindent 2 }}{{ end }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
 {{- end }}

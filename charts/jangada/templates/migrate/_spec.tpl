@@ -15,7 +15,7 @@ template:
         {{- include "jangada.containerSecurity" . | nindent 8 }}
         resources: {{- toYaml .Values.migrate.resources | nindent 10 }}
         env: {{- include "jangada.databaseEnv" . | nindent 10 }}
-        {{- include "jangada.envFrom" . | nindent 8 }}
+        {{- with include "jangada.envFrom" . }}{{ . | nindent 8 }}{{ end }}
         volumeMounts:
           - {name: tmp, mountPath: /tmp}
     volumes:
