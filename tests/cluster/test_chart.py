@@ -1,0 +1,208 @@
+"""The chart on a real control plane, whose pods only seem to run, by four ways to install it."""
+
+import os
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tools
+from chart import CHART, template, values
+from cluster.api import Api
+from cluster.bed import Bed
+from toolchain import ROOT
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+WAIT = ["--wait", "--timeout", "5m"]
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+ABSENT = ["edge.httpRoute.enabled=false", "monitoring.podMonitors=false"]
+"""What needs definitions that are of others."""
+
+COUNTED = ["deployments", "jobs", "networkpolicies", "poddisruptionbudgets", "workerpools"]
+OTHER = "sha256:" + "b" * 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """A namespace that is as strict as one can be, and the programs that people use in it."""
+
+    bed: Bed
+    programs: Path
+    api: Api
+    folder: Path
+
+    @property
+    def namespace(self) -> str:
+        return self.api.namespace
+
+    def run(self, program: Path, *arguments: str, given: str = "") -> str:
+        environ = os.environ | {"KUBECONFIG": str(self.bed.admin), "HOME": str(self.folder)}
+        done = subprocess.run(  # noqa: S603 - a pinned program
+            [str(program), "--namespace", self.namespace, *arguments],
+            env=environ,
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def kubectl(self, *arguments: str, given: str = "") -> str:
+        return self.run(self.programs / "kubectl", *arguments, given=given)
+
+
+def built(kind: tools.ToolSet) -> Path:
+    if (found := tools.find(kind)) is None:
+        pytest.skip(f"helm isn't built: `make tools ARGS={kind.name}` does it")
+    return found / "helm"
+
+
+def chosen(changes: Mapping[str, str]) -> list[str]:
+    given = [*ABSENT, *(f"{name}={value}" for name, value in changes.items())]
+    return ["--values", str(values("production")), *(f"--set={each}" for each in given)]
+
+
+def by_helm(place: Place, changes: Mapping[str, str], kind: tools.ToolSet) -> None:
+    command = ["upgrade", "--install", "shop", str(CHART), *chosen(changes), *WAIT]
+    place.run(built(kind), *command)
+
+
+def by_helm_4(place: Place, changes: Mapping[str, str]) -> None:
+    by_helm(place, changes, tools.CHART)
+
+
+def by_helm_3(place: Place, changes: Mapping[str, str]) -> None:
+    by_helm(place, changes, tools.HELM3)
+
+
+def by_kubectl(place: Place, changes: Mapping[str, str]) -> None:
+    """As Argo CD and Flux do it, too: rendered somewhere, applied by the server."""
+    apply_definition(place)
+    text = template(built(tools.CHART), *chosen(changes), "--namespace", place.namespace)
+    place.kubectl("apply", "--server-side", "-f", "-", given=text)
+
+
+def by_kustomize(place: Place, changes: Mapping[str, str]) -> None:
+    """An overlay of somebody's own, over ours."""
+    apply_definition(place)
+    overlay = place.folder / "overlay"
+    overlay.mkdir(exist_ok=True)
+    ours = os.path.relpath(ROOT / "k8s/overlays/production", overlay)
+    digest = changes.get("api.image.digest", "")
+    image = f"\nimages: [{{name: ghcr.io/jangada/api, digest: {digest}}}]" if digest else ""
+    text = f"namespace: {place.namespace}\nresources: [{ours}]{image}\n"
+    (overlay / "kustomization.yaml").write_text(text)
+    place.kubectl("apply", "--server-side", "-k", str(overlay))
+
+
+def apply_definition(place: Place) -> None:
+    place.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "k8s/crds"))
+    established = ["--for=condition=Established", "crd/workerpools.jangada.dev"]
+    place.kubectl("wait", "--timeout=60s", *established)
+
+
+Install = Callable[[Place, Mapping[str, str]], None]
+WAYS: list[Install] = [by_helm_4, by_helm_3, by_kubectl, by_kustomize]
+
+
+@pytest.fixture
+def place(bed: Bed, programs: Path, tmp_path: Path) -> Iterator[Place]:
+    name = f"chart-{secrets.token_hex(3)}"
+    with bed.api() as admin, admin.make_namespace(name) as api:
+        admin.patch("namespaces", name, {"metadata": {"labels": RESTRICTED}})
+        made = Place(bed, programs, api, tmp_path)
+        claim(made)
+        yield made
+        admin.delete("namespaces", name)
+    bed.check()
+
+
+def claim(place: Place) -> None:
+    """What `k8s/base` asks its users for: a volume that is there."""
+    size, name = {"storage": "1Gi"}, f"files-{place.namespace}"
+    spec = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    place.api.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name},
+            "spec": {**spec, "capacity": size, "hostPath": {"path": "/tmp/none"}},  # noqa: S108 - nobody mounts it
+        }
+    )
+    place.api.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "jangada-files"},
+            "spec": {**spec, "resources": {"requests": size}, "volumeName": name},
+        }
+    )
+
+
+def wait_ready(place: Place) -> None:
+    place.kubectl("wait", "--timeout=300s", "--for=condition=Available", "deployments", "--all")
+    place.kubectl("wait", "--timeout=300s", "--for=condition=Complete", "jobs", "--all")
+
+
+def generations(place: Place) -> dict[tuple[str, str], Any]:
+    """How often what was asked for has changed, of each object."""
+    return {
+        (kind, each["metadata"]["name"]): each["metadata"].get("generation")
+        for kind in COUNTED
+        for each in place.api.list(kind)
+    }
+
+
+def jobs(place: Place) -> set[str]:
+    return {each["metadata"]["name"] for each in place.api.list("jobs")}
+
+
+@pytest.mark.parametrize("install", WAYS)
+def test_it_installs_upgrades_and_goes_back(place: Place, install: Install) -> None:
+    install(place, {})
+    wait_ready(place)
+    first, migrations = generations(place), jobs(place)
+    assert len(migrations) == 1
+    install(place, {})
+    assert generations(place) == first, "nothing has changed"
+    for changes in ({"api.image.digest": OTHER}, {}, {"api.image.digest": OTHER}):
+        install(place, changes)
+        wait_ready(place)
+        image = place.api.list("deployments", selector="app.kubernetes.io/component=api")[0]
+        found = image["spec"]["template"]["spec"]["containers"][0]["image"]
+        assert found.endswith(OTHER) is bool(changes)
+
+
+@pytest.mark.parametrize("kind", [tools.CHART, tools.HELM3], ids=lambda kind: kind.name)
+def test_what_is_uninstalled_leaves_the_definition(place: Place, kind: tools.ToolSet) -> None:
+    """So nobody's pools go with a release; another one finds them."""
+    by_helm(place, {}, kind)
+    own = {
+        "apiVersion": "jangada.dev/v1alpha1",
+        "kind": "WorkerPool",
+        "metadata": {"name": "own"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "own"},
+            "queues": ["own"],
+            "broker": {"secretKeyRef": {"name": "own", "key": "url"}},
+            "replicas": {"min": 0, "max": 1},
+        },
+    }
+    place.api.apply(own)
+    place.run(built(kind), "uninstall", "shop", *WAIT)
+    assert [each["metadata"]["name"] for each in place.api.list("workerpools")] == ["own"]
+    by_helm(place, {}, kind)
+    assert {each["metadata"]["name"] for each in place.api.list("workerpools")} > {"own"}
+
+
+def test_a_release_can_be_rolled_back_by_helm(place: Place) -> None:
+    by_helm_4(place, {})
+    by_helm_4(place, {"api.image.digest": OTHER})
+    assert len(jobs(place)) == 1, "the migration of before is gone with its manifest"
+    place.run(built(tools.CHART), "rollback", "shop", "1", *WAIT)
+    wait_ready(place)
