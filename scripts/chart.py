@@ -1,8 +1,8 @@
 """Renders the chart `charts/jangada` by helm.
 
-What three files of values render is kept beside them, and in `k8s/` what kustomize begins with; `make docs` writes it anew, and `make check`
-and the tests fail where it is stale. Helm is one of the tools that `make tools` builds; without it
-nothing of this can be said.
+What three files of values render is kept beside them, and in `k8s/` what kustomize begins with;
+`make docs` writes it anew, and `make check` and the tests fail where it is stale. Helm is one of
+the tools that `make tools` builds; without it nothing of this can be said.
 """
 
 import subprocess

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import chart
 import settings_page
+import values_page
 import workerpool_page
 from toolchain import ROOT, say
 
@@ -22,6 +23,7 @@ DOCUMENTS = {
     "docs/settings.md": settings_page.page,
     ".env.example": settings_page.example,
     "docs/workerpool.md": workerpool_page.page,
+    "charts/jangada/README.md": values_page.page,
     "charts/jangada/crds/workerpools.yaml": definition,
     "k8s/crds/workerpools.yaml": definition,
     **api.DOCUMENTS,
