@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import yaml  # type: ignore[import-untyped] # its types aren't among the dependencies
+import yaml
 from chart import CHART
 
 PREFACE: Final = """\

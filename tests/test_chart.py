@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import settings_page
 import tools
-import yaml  # type: ignore[import-untyped] # its types aren't among the dependencies
+import yaml
 from chart import CHART, VALUES, ChartError, rendered, snapshots, template, values
 from toolchain import ROOT
 
