@@ -66,6 +66,7 @@ async def test_ready_is_503_while_postgresql_is_stopped_and_live_stays_200(
     async for app in started(pointing_at(settings, database=own_postgres.url)):
         async with management(app) as client:
             assert (await client.get("/health/ready")).json()["status"] == "ready"
+            assert "\njangada_api_ready 1.0\n" in (await client.get("/metrics")).text
             own_postgres.stop()
             answer = await client.get("/health/ready")
             assert answer.status_code == 503
@@ -74,6 +75,7 @@ async def test_ready_is_503_while_postgresql_is_stopped_and_live_stays_200(
             assert answer.json()["failed"] == ["postgresql"]
             assert (await client.get("/health/live")).status_code == 200
             assert (await client.get("/health/startup")).status_code == 200
+            assert "\njangada_api_ready 0.0\n" in (await client.get("/metrics")).text
             own_postgres.start()
             assert (await client.get("/health/ready")).status_code == 200
 

@@ -105,6 +105,29 @@ async def test_without_valkey_what_runs_ends_and_the_rest_waits(
     assert [child.pid for child in worker.children] == [pid]
 
 
+async def knows_queues(program: "Program") -> bool:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"{program.management_url}/metrics")
+    return 'jangada_queue_oldest_wait_seconds{queue="default"}' in answer.text
+
+
+async def test_a_dispatcher_tells_no_figures_that_it_cannot_know(
+    raft: "Raft", own_valkey: EmbeddedValkey, own_postgres: EmbeddedPostgres
+) -> None:
+    """Else the last ones would say that nothing waits for as long as a server is away."""
+    dispatcher = await raft.dispatcher_process()
+
+    async def is_blind() -> bool:
+        return not await knows_queues(dispatcher)
+
+    for server in (own_valkey, own_postgres):
+        await raft.until(lambda: knows_queues(dispatcher))
+        server.stop()
+        await raft.until(is_blind)
+        server.start()
+    assert await raft.until(lambda: knows_queues(dispatcher))
+
+
 async def test_a_running_job_is_cancelled_without_valkey(
     raft: "Raft", own_valkey: EmbeddedValkey
 ) -> None:

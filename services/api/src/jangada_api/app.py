@@ -30,6 +30,7 @@ from jangada_api import (
 )
 from jangada_api.health import open_health
 from jangada_api.job_streams import open_streams
+from jangada_api.management import ready_gauge
 from jangada_api.middleware import (
     ORDER,
     SECURITY_HEADERS,
@@ -91,6 +92,7 @@ def create_app(
     )
     app.state.settings, app.state.given_runtime, app.state.registry = settings, runtime, registry
     app.state.count_enqueued = count_enqueued(registry)
+    app.state.ready_gauge = ready_gauge(registry)
     problems.install(app)
     app.add_exception_handler(Exception, _last_resort)
     # The routes themselves: including a router builds each of its routes anew, for each

@@ -4,12 +4,13 @@
 - startup: the public port serves.
 - ready: PostgreSQL answers and has the schema. Without Valkey the answer is 200 with
   `degraded: ["valkey"]`: requests are served and jobs accepted, they only start later.
+- metrics: also whether it is ready, for a process that nobody is sent to counts no failing answers.
 """
 
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -29,7 +30,7 @@ def create_management(api: FastAPI) -> Starlette:
             Route("/health/live", live),
             Route("/health/startup", _of(api, startup)),
             Route("/health/ready", _of(api, ready)),
-            Route("/metrics", _metrics(api.state.registry)),
+            Route("/metrics", _metrics(api)),
         ],
         middleware=[Middleware(RequestId), Middleware(SecurityHeaders), Middleware(Failures)],
     )
@@ -72,9 +73,17 @@ def _of(
     return endpoint
 
 
-def _metrics(registry: CollectorRegistry) -> Callable[[Request], Awaitable[Response]]:
+def ready_gauge(registry: CollectorRegistry) -> Gauge:
+    """Asked at each scrape, so it is no older than that."""
+    return Gauge("jangada_api_ready", "Whether this process is ready.", registry=registry)
+
+
+def _metrics(api: FastAPI) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(_: Request) -> Response:
-        body, media_type = exposition(registry)
+        health: Health | None = getattr(api.state, "health", None)
+        is_ready = health is not None and (await health.readiness()).is_ready
+        api.state.ready_gauge.set(is_ready)
+        body, media_type = exposition(api.state.registry)
         return Response(body, headers={"Content-Type": media_type})
 
     return endpoint

@@ -59,6 +59,13 @@ class Housekeeping:
 
     async def keep(self, dispatched: Collection[str]) -> None:
         """One round over all queues: those that are dispatched, and those with workers."""
+        try:
+            await self._keep(dispatched)
+        except BaseException:
+            self.metrics.forget()
+            raise
+
+    async def _keep(self, dispatched: Collection[str]) -> None:
         queues = sorted({*dispatched, *await self.connection.run(dispatch.list_queues)})
         await self._watch_clock(queues)
         for stats in await queue_stats(self.client, queues):

@@ -86,6 +86,10 @@ class DispatcherMetrics:
         )
         self.dead = gauge("jangada_queue_dead", "Jobs that were discarded (to 10,000 in all).")
         self.oldest = gauge("jangada_queue_oldest_wait_seconds", "The longest wait of all.")
+        self._current = (
+            *(self.waiting, self.leased, self.parked),
+            *(self.available, self.running, self.due, self.oldest),
+        )
         self.published = counter(
             "jangada_queue_published_total", "Messages that a round published.", "queue"
         )
@@ -116,6 +120,11 @@ class DispatcherMetrics:
             aside = found.get(queue, Aside())
             self.delayed.labels(queue).set(aside.delayed)
             self.dead.labels(queue).set(aside.dead)
+
+    def forget(self) -> None:
+        """What isn't known any more is no figure: an old one would say that all is well."""
+        for gauge in self._current:
+            gauge.clear()
 
     def show(self, stats: QueueStats, upstream: Upstream) -> None:
         queue = stats.queue
