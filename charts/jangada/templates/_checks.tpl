@@ -18,6 +18,9 @@
 {{- if and $values.production (not $values.api.autoscaling.enabled) (lt (int $values.api.replicas) 2) }}
   {{- fail "production needs api.replicas of 2 or more, or api.autoscaling: one replica can't be rolled without a gap" }}
 {{- end }}
+{{- if and $values.monitoring.rules (not $values.monitoring.podMonitors) }}
+  {{- fail "monitoring.rules needs monitoring.podMonitors: the alerts go by the labels that those give" }}
+{{- end }}
 {{- range $pool := $values.workers }}
   {{- if lt (int $pool.replicas.max) (int $pool.replicas.min) }}
     {{- fail (printf "workers: pool %s has replicas.max below replicas.min" $pool.name) }}
