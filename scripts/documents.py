@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from importlib.resources import files
 
 import chart
+import dashboard
 import settings_page
 import values_page
 import workerpool_page
@@ -27,18 +29,20 @@ DOCUMENTS = {
     "charts/jangada/crds/workerpools.yaml": definition,
     "k8s/crds/workerpools.yaml": definition,
     **api.DOCUMENTS,
+    "charts/jangada/dashboards/api-and-queue.json": dashboard.page,
     **chart.snapshots(),
 }
 
 
-def stale() -> list[str]:
-    """The documents that aren't what their source says now."""
+def stale() -> Iterator[str]:
+    """The documents that aren't what their source says now.
 
-    def differs(name: str) -> bool:
+    One after the other, for the chart is rendered with a document in it that comes before.
+    """
+    for name, text in DOCUMENTS.items():
         path = ROOT / name
-        return not path.exists() or path.read_text("utf-8") != DOCUMENTS[name]()
-
-    return [name for name in DOCUMENTS if differs(name)]
+        if not path.exists() or path.read_text("utf-8") != text():
+            yield name
 
 
 def main() -> int:
@@ -46,12 +50,12 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing, fail when stale")
     if not chart.snapshots():
         say("NOT LOOKED AT: what the chart renders; `make tools ARGS=chart` builds helm.")
-    names = stale()
     if parser.parse_args().check:
+        names = list(stale())
         for name in names:
             say(f"{name} is stale: run `make docs`.")
         return 1 if names else 0
-    for name in names:
+    for name in stale():
         (ROOT / name).write_text(DOCUMENTS[name](), encoding="utf-8")
         say(f"wrote {name}")
     return 0
