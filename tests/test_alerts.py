@@ -224,7 +224,7 @@ CASES: Final = (
     Case("nothing is scraped", NONE, {}, 4, [None]),
     Case("one dispatcher of two goes", NONE, {looks("a"): "0x5 stale", looks("b"): "0x60"}, 20),
     Case("both go", NONE, {looks("a"): "0x5 stale", looks("b"): "0x9 stale"}, 13, [None]),
-    Case("both go, for a minute", NONE, {looks("a"): "0x5 stale", looks("b"): "_x6 0x50"}, 7),
+    Case("both go, for a minute", NONE, {looks("a"): "0x5 stale", looks("b"): "_x8 0x50"}, 7),
     Case("another release's work", NONE, {looks("z", "other"): "0x60"}, 20, [None]),
 )
 
