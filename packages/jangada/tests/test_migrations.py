@@ -325,15 +325,25 @@ def test_the_command_waits_for_a_schema_and_says_for_what(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as waiting:
         assert waiting.stderr is not None
-        assert any("The schema is at None" in line for line in waiting.stderr)
+        said = next(line for line in waiting.stderr if "alembic" in line or "schema" in line)
+        assert said.startswith("The schema is at None"), "and nothing else, each second"
         run.upgrade(empty)
         out, _ = waiting.communicate(timeout=100)
     assert (waiting.returncode, out) == (
         0,
         f"The schema is at {head()}; this release needs {head()}.\n",
     )
-    refused = program("migrate", "--wait", "1")
-    assert refused.code == 2
+
+
+def test_the_command_waits_for_postgresql_before_it_migrates(
+    empty: DatabaseSettings, program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JANGADA_DATABASE__URL", empty.url.get_secret_value())
+    assert program("migrate", "--wait", "100").out == f"The schema is at {head()}.\n"
+    monkeypatch.setenv("JANGADA_DATABASE__URL", "postgresql://u@/d?host=/nowhere")
+    ended = program("migrate", "--wait", "0.1")
+    assert ended.code == 1
+    assert "PostgreSQL can't be asked yet" in ended.err
 
 
 def test_the_command_s_patience_has_an_end(

@@ -11,7 +11,7 @@ template:
     containers:
       - name: migrate
         image: {{ include "jangada.image" (list $ .Values.api.image) }}
-        command: [jangada, migrate]
+        command: [jangada, migrate, --wait, "{{ .Values.migrate.waitSeconds }}"]
         {{- include "jangada.containerSecurity" . | nindent 8 }}
         resources: {{- toYaml .Values.migrate.resources | nindent 10 }}
         env: {{- include "jangada.databaseEnv" . | nindent 10 }}

@@ -1,5 +1,6 @@
 """`jangada migrate`: bring the schema to what this release needs, or wait for it."""
 
+import logging
 import time
 from typing import Annotated, Final
 
@@ -25,29 +26,32 @@ def migrate(
     ] = False,
     wait: Annotated[
         float,
-        typer.Option(min=0, help="With --check: wait for it for so many seconds."),
+        typer.Option(
+            min=0, help="Wait for so many seconds: for the schema with --check, else for PostgreSQL."
+        ),
     ] = 0,
 ) -> None:
     """Bring the database's schema to what this release needs. Safe to run any number of times."""
-    if wait and not check:
-        raise typer.BadParameter("only --check waits", param_hint="--wait")
     settings = start("jangada-migrate")
     if check:
-        _check(settings.database, wait)
+        typer.echo(_wait(settings.database, wait, for_schema=True))
         return
+    if wait:
+        _wait(settings.database, wait, for_schema=False)
     revision = run.upgrade(settings.database)
     suffix = " (newer than this release; nothing to do)" if run.is_newer(revision) else ""
     typer.echo(f"The schema is at {revision}{suffix}.")
 
 
-def _check(settings: DatabaseSettings, wait: float) -> None:
-    """Say what is waited for whenever that changes."""
-    until, said = time.monotonic() + wait, ""
+def _wait(settings: DatabaseSettings, seconds: float, *, for_schema: bool) -> str:
+    """Answers what was found at last, and says what is waited for whenever that changes."""
+    # Each look makes a context of Alembic's, which would tell its log so each time.
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
+    until, said = time.monotonic() + seconds, ""
     while True:
-        is_there, found = _look(settings, is_last=not wait)
+        is_there, found = _look(settings, for_schema=for_schema, is_last=not seconds)
         if is_there:
-            typer.echo(found)
-            return
+            return found
         if found != said:
             typer.echo(found, err=True)
             said = found
@@ -56,8 +60,8 @@ def _check(settings: DatabaseSettings, wait: float) -> None:
         time.sleep(LOOK_AGAIN)
 
 
-def _look(settings: DatabaseSettings, *, is_last: bool) -> tuple[bool, str]:
-    """Whether the schema is there, and what was found. Raises `Unavailable` at the last look."""
+def _look(settings: DatabaseSettings, *, for_schema: bool, is_last: bool) -> tuple[bool, str]:
+    """Whether it is there, and what was found. Raises `Unavailable` at the last look."""
     try:
         revision = run.current(settings)
     except Unavailable as error:
@@ -65,4 +69,4 @@ def _look(settings: DatabaseSettings, *, is_last: bool) -> tuple[bool, str]:
             raise
         return False, f"PostgreSQL can't be asked yet: {error}"
     text = f"The schema is at {revision}; this release needs {head()}."
-    return revision is not None and revision >= head(), text
+    return not for_schema or (revision is not None and revision >= head()), text
