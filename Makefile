@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up test coverage e2e-smoke e2e tools check fmt lock upgrade docs bench images mutants hooks clean
+.PHONY: help setup up test coverage e2e-smoke e2e e2e-pods tools check fmt lock upgrade docs bench images mutants hooks clean
 RUN := .venv/bin/python
 
 ##@ Start here
@@ -20,6 +20,8 @@ e2e-smoke: setup ## Run the shorter tests on a Kubernetes control plane, which i
 	@$(RUN) scripts/suite.py --cluster smoke
 e2e: setup ## Run all tests on a Kubernetes control plane; ARGS="-k grace" runs some
 	@$(RUN) scripts/suite.py --cluster all $(ARGS)
+e2e-pods: setup ## Run the tests on a real node, whose pods are containers; it takes root
+	@$(RUN) scripts/suite.py --pods $(ARGS)
 check: setup ## Check format, lint, types, imports, conventions, generated files and locks
 	@$(RUN) scripts/checks.py
 fmt: setup ## Format the code and mend what ruff can mend

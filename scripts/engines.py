@@ -98,16 +98,32 @@ class Engine:
         self._answer(*commands[self.name])
 
     def import_base(
-        self, archive: Path, image: str, environ: Mapping[str, str], *, epoch: int
+        self,
+        archive: Path,
+        image: str,
+        environ: Mapping[str, str],
+        *,
+        epoch: int,
+        command: str = "",
     ) -> None:
         """Make an image of one layer out of an archive of files."""
         container = self._answer("from", "scratch").strip()
         try:
             self._answer("add", "--quiet", container, str(archive), "/")
             pairs = [f"--env={name}={value}" for name, value in environ.items()]
-            self._answer("config", *pairs, "--cmd", "python3", container)
+            starting = [f"--cmd={command}"] if command else []
+            self._answer("config", *pairs, *starting, container)
             dated = f"--timestamp={epoch}"
             self._answer("commit", "--quiet", "--format=oci", dated, container, image)
+        finally:
+            self._answer("rm", container)
+
+    def derive(self, base: str, image: str, *, entrypoint: str) -> None:
+        """Make an image of another's files that starts something else."""
+        container = self._answer("from", "--pull-never", base).strip()
+        try:
+            self._answer("config", f"--entrypoint={entrypoint}", container)
+            self._answer("commit", "--quiet", "--format=oci", container, image)
         finally:
             self._answer("rm", container)
 

@@ -178,7 +178,8 @@ def _make_base(engine: Engine, image: str) -> None:
         if made.returncode:
             raise EngineError("mmdebstrap failed; the reason is above.")
         path = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-        engine.import_base(archive, image, {"PATH": path, "LANG": "C.UTF-8"}, epoch=FIRST_DATE)
+        environ = {"PATH": path, "LANG": "C.UTF-8"}
+        engine.import_base(archive, image, environ, epoch=FIRST_DATE, command="python3")
 
 
 def sources() -> str:
@@ -249,7 +250,7 @@ def _forget(service: str) -> None:
 
 
 @contextmanager
-def _turn() -> Iterator[None]:
+def turn() -> Iterator[None]:
     """One build at a time: another would make the same layers."""
     cache().mkdir(parents=True, exist_ok=True)
     with (cache() / "lock").open("w", encoding="utf-8") as lock:
@@ -265,7 +266,7 @@ def build_all(
     services: Sequence[str] = SERVICES, *, engine: str | None = None, local_base: bool = False
 ) -> Mapping[str, Image]:
     """The images of these services. Raises `EngineError` or `SetupError`."""
-    with _turn():
+    with turn():
         chosen, base = choose_with_base(engine, local=local_base)
         return {service: ensure(service, chosen, base) for service in services}
 

@@ -4,7 +4,8 @@ Measuring makes tests and the processes that they start take twice as long, so i
 own, of those tests that reach the libraries. `--cluster smoke` and `--cluster all` run the tests
 that need a Kubernetes control plane, and build that when it isn't there; nothing else runs them.
 `--cluster built` is the first where it has been built, and says so where it hasn't. `--images`
-builds the images of the services and runs the tests that look into them.
+builds the images of the services and runs the tests that look into them; `--pods` does so, too, and
+runs them on a real node.
 With other arguments this is plain pytest.
 """
 
@@ -28,9 +29,10 @@ GATE = 90.0
 PARALLEL = ["-n", str(min((os.cpu_count() or 1) + 2, 8))]
 ELSEWHERE = ["--ignore", "tests/test_conventions.py"]
 """`make check` runs them."""
-NO_CLUSTER = ["-m", "not cluster and not images"]
-"""`make e2e` and `make images` run them."""
+NO_CLUSTER = ["-m", "not cluster and not images and not pods"]
+"""`make e2e`, `make images` and `make e2e-pods` run them."""
 IMAGES = ["tests/images", "-m", "images", "-n", "2"]
+PODS = ["tests/pods", "-m", "pods", "-s"]
 CLUSTER = ["tests/cluster", "-n", "2"]
 SMOKE = ["-m", "cluster and smoke"]
 CHOSEN = {"smoke": SMOKE, "built": SMOKE, "all": ["-m", "cluster"]}
@@ -38,6 +40,8 @@ NOT_BUILT = """
 *** NOT RUN: the tests on a Kubernetes control plane, which isn't built here.
 *** `make e2e-smoke` builds it, within half an hour and once for all checkouts, and runs them.
 """
+NO_NODE = 77
+"""With this `bench/node` says that there can't be a node here, and has said why."""
 QUIET = ["-q", "--durations", "5", "--durations-min", "2"]
 SHOWN = 10
 MEASURED = ["packages", "tests"]
@@ -140,6 +144,14 @@ def run_on_images(arguments: list[str]) -> int:
     return images.main(arguments) or run_tests(*IMAGES, *QUIET)
 
 
+def run_on_node(arguments: list[str]) -> int:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((f"{ROOT}/scripts", f"{ROOT}/bench"))}
+    made_ready = subprocess.run([sys.executable, "-m", "node"], cwd=ROOT, env=env, check=False)
+    if made_ready.returncode:
+        return 0 if made_ready.returncode == NO_NODE else made_ready.returncode
+    return run_tests(*PODS, *QUIET, *arguments)
+
+
 def main(arguments: list[str]) -> int:
     match arguments:
         case ["--branches"]:
@@ -148,6 +160,8 @@ def main(arguments: list[str]) -> int:
             return run_on_cluster(choice, rest)
         case ["--images", *rest]:
             return run_on_images(rest)
+        case ["--pods", *rest]:
+            return run_on_node(rest)
         case []:
             return run_tests(*PARALLEL, *QUIET, *ELSEWHERE, *NO_CLUSTER)
         case _:

@@ -54,6 +54,17 @@ class ToolSet:
         return FOLDER / self.name
 
 
+TOLD: Final = {
+    f"k8s.io/{package}.{variable}": (KUBERNETES, form)
+    for package in ("component-base/version", "client-go/pkg/version")
+    for variable, form in (
+        ("gitVersion", "v{version}"),
+        ("gitMajor", "{major}"),
+        ("gitMinor", "{minor}"),
+    )
+}
+"""Where programs of Kubernetes have their version."""
+
 CONTROL: Final = ToolSet(
     "control",
     {
@@ -64,19 +75,13 @@ CONTROL: Final = ToolSet(
         "kwok": "sigs.k8s.io/kwok/cmd/kwok",
         "etcd": "go.etcd.io/etcd/server/v3",
     },
-    {
-        "sigs.k8s.io/kwok/pkg/consts.Version": ("sigs.k8s.io/kwok", "{version}"),
-        **{
-            f"k8s.io/{package}.{variable}": (KUBERNETES, form)
-            for package in ("component-base/version", "client-go/pkg/version")
-            for variable, form in (
-                ("gitVersion", "v{version}"),
-                ("gitMajor", "{major}"),
-                ("gitMinor", "{minor}"),
-            )
-        },
-    },
+    {"sigs.k8s.io/kwok/pkg/consts.Version": ("sigs.k8s.io/kwok", "{version}"), **TOLD},
 )
+NODE: Final = ToolSet(
+    "node", {name: f"{KUBERNETES}/cmd/{name}" for name in ("kubelet", "kube-proxy")}, TOLD
+)
+"""Of a release that starts under the first version of cgroups, too."""
+
 KEDA: Final = ToolSet(
     "keda",
     {
@@ -111,7 +116,7 @@ HELM3: Final = ToolSet(
 )
 """What many still run; a chart is to behave alike under both."""
 
-SETS: Final = {each.name: each for each in (CONTROL, KEDA, CHART, HELM3)}
+SETS: Final = {each.name: each for each in (CONTROL, KEDA, CHART, HELM3, NODE)}
 
 REASONS: Final = (
     (r"no space left on device", "the disk is full; Go's caches grow to 10 GB"),

@@ -48,7 +48,18 @@ class BedFailed(Exception):
 
 
 class Bed:
-    """One control plane in one folder; `programs` is where its binaries are."""
+    """One control plane in one folder; `programs` is where its binaries are.
+
+    Its nodes are made up. A bed with another sort of node says otherwise by what follows, and by
+    `placed` and `start_nodes`.
+    """
+
+    users: Mapping[str, str] = USERS
+    """Who has a kubeconfig, and of which group they are."""
+    addresses: Sequence[str] = ()
+    """Where the API server is, beside loopback."""
+    apiserver_options: Sequence[str] = ()
+    """What it is told beside what all are told; the last word on an option holds."""
 
     def __init__(self, folder: Path, programs: Path, *, nodes: int = 1) -> None:
         self.folder = folder
@@ -74,17 +85,16 @@ class Bed:
     def start(self) -> None:
         """Return when a pod could be made and would run."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_certificates(self.folder)
+        write_certificates(self.folder, addresses=self.addresses)
         client, peer, self.port = (self._hold_port() for _ in range(3))
         self._write_users()
         self.spawn("etcd", *_etcd_options(client, peer))
-        self._apiserver = _apiserver_options(client, self.port)
+        self._apiserver = [*_apiserver_options(client, self.port), *self.apiserver_options]
         self.start_apiserver()
-        self._spawn_clients()
+        self._start_controllers()
+        self.start_nodes()
         with self.api() as api:
-            for number in range(self._nodes):
-                api.create(node(f"node-{number}"))
-            self.wait("the nodes", lambda: all(map(is_ready, api.list("nodes"))))
+            self.wait("the nodes", lambda: self.are_ready(api))
             account = ("serviceaccounts", "default")
             self.wait("controllers", lambda: api.find(*account, namespace="default") is not None)
 
@@ -173,8 +183,8 @@ class Bed:
         return port
 
     def _write_users(self) -> None:
-        tokens = {user: secrets.token_urlsafe(24) for user in USERS}
-        rows = (f'{tokens[user]},{user},{user},"{group}"\n' for user, group in USERS.items())
+        tokens = {user: secrets.token_urlsafe(24) for user in self.users}
+        rows = (f'{tokens[user]},{user},{user},"{group}"\n' for user, group in self.users.items())
         path = self.folder / "tokens.csv"
         path.touch(0o600)
         path.write_text("".join(rows))
@@ -206,19 +216,25 @@ class Bed:
         *options: str,
         program: Path | None = None,
         environ: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         """Start something that belongs to the bed, works in its folder and ends with it."""
         command = Command(
-            argv=[str(program or self._programs / name), *options],
+            argv=self.placed(name, [str(program or self._programs / name), *options]),
             environ={**plain_environ(), **(environ or {})},
             folder=self.folder,
-            death_signal=signal.SIGKILL,
+            death_signal=death_signal,
         )
         with open_log(self.log(name)) as output:
-            self._children[name] = Child(command, output=output)
+            self._children[name] = Child(command, output=output, pass_fds=pass_fds)
 
-    def _spawn_clients(self) -> None:
-        """Controllers, scheduler and kwok; nodes stay ready also on a machine that is starved."""
+    def placed(self, name: str, argv: list[str]) -> list[str]:  # noqa: ARG002 - for other beds
+        """The command that runs this one where it belongs: here."""
+        return argv
+
+    def _start_controllers(self) -> None:
+        """Controllers and scheduler; nodes stay ready also on a machine that is starved."""
         self.spawn(
             *("kube-controller-manager", *FAST, "--kubeconfig=kube-controller-manager.kubeconfig"),
             *("--use-service-account-credentials", "--root-ca-file=ca.crt"),
@@ -226,6 +242,9 @@ class Bed:
             *("--node-monitor-grace-period=1h", "--concurrent-gc-syncs=5"),
         )
         self.spawn("kube-scheduler", *FAST, "--kubeconfig=kube-scheduler.kubeconfig")
+
+    def start_nodes(self) -> None:
+        """Return when their objects are there, or are about to be."""
         port = free_port()
         self.spawn(
             *("kwok", "--kubeconfig=kwok.kubeconfig", f"--config={STAGES}", "--manage-all-nodes"),
@@ -233,6 +252,14 @@ class Bed:
             f"--server-address={ADDRESS}:{port}",
             *("--tls-cert-file=server.crt", "--tls-private-key-file=server.key"),
         )
+        with self.api() as api:
+            for number in range(self._nodes):
+                api.create(node(f"node-{number}"))
+
+    def are_ready(self, api: Api) -> bool:
+        """Whether pods could run on all nodes."""
+        found = api.list("nodes")
+        return bool(found) and all(map(is_ready, found))
 
 
 def _etcd_options(client: int, peer: int) -> list[str]:

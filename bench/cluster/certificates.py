@@ -32,8 +32,11 @@ ACCOUNTS: Final = "accounts"
 """The pair of keys that ServiceAccounts' tokens are signed with."""
 
 
-def write_certificates(folder: Path) -> None:
-    """`ca`, a serving certificate `server`, the aggregator's `proxy`, and keys for tokens."""
+def write_certificates(folder: Path, *, addresses: Sequence[str] = ()) -> None:
+    """`ca`, a serving certificate `server`, the aggregator's `proxy`, and keys for tokens.
+
+    The API server is on loopback, and on these addresses.
+    """
     authority = generate_private_key(SECP256R1())
     _write(
         folder,
@@ -41,9 +44,10 @@ def write_certificates(folder: Path) -> None:
         authority,
         _certificate(AUTHORITY, authority, authority, _of_authority()),
     )
+    served = _of_server([ADDRESS, *addresses])
     for name, subject in (("server", "kube-apiserver"), ("proxy", "front-proxy")):
         key = generate_private_key(SECP256R1())
-        _write(folder, name, key, _certificate(subject, key, authority, _of_server()))
+        _write(folder, name, key, _certificate(subject, key, authority, served))
     tokens = generate_private_key(SECP256R1())
     _write_key(folder / f"{ACCOUNTS}.key", tokens)
     public = tokens.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -100,8 +104,9 @@ def _of_authority() -> list[tuple[x509.ExtensionType, bool]]:
     ]
 
 
-def _of_server() -> list[tuple[x509.ExtensionType, bool]]:
-    names = [*map(x509.DNSName, NAMES), x509.IPAddress(ip_address(ADDRESS))]
+def _of_server(addresses: Sequence[str]) -> list[tuple[x509.ExtensionType, bool]]:
+    numbers = (x509.IPAddress(ip_address(address)) for address in addresses)
+    names = [*map(x509.DNSName, NAMES), *numbers]
     uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     return [
         (x509.BasicConstraints(ca=False, path_length=None), True),

@@ -1,0 +1,148 @@
+"""What users do meanwhile: requests at a constant rate, each counted, and imports of contacts.
+
+The rate is kept whatever the answers take (an open model), so a server that stalls is seen in the
+figures of all that wait behind it.
+"""
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+PASSWORD: Final = "a-raft-goes-out-with-the-tide"  # noqa: S105 - of a user made up here
+PATIENCE: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One request: since when, how long it took, and what went wrong with it."""
+
+    at: float
+    seconds: float
+    trouble: str
+
+
+@dataclass(slots=True)
+class Traffic:
+    """A user of the API behind a URL, who keeps asking for the first contacts."""
+
+    url: str
+    token: str
+    answers: list[Answered] = field(default_factory=list)
+    _more: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextmanager
+    def at_rate(self, per_second: float) -> Iterator[None]:
+        """Keep asking inside of it; each second request is made over a connection of its own."""
+        over = threading.Event()
+        thread = threading.Thread(target=lambda: asyncio.run(self._ask(per_second, over)))
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    async def _ask(self, per_second: float, over: threading.Event) -> None:
+        began, number = time.monotonic(), 0
+        async with asyncio.TaskGroup() as tasks, self._client() as kept:
+            while not over.is_set():
+                tasks.create_task(self._one(kept if number % 2 else None))
+                number += 1
+                await asyncio.sleep(max(0, began + number / per_second - time.monotonic()))
+
+    async def _one(self, kept: httpx.AsyncClient | None) -> None:
+        at, trouble = time.monotonic(), ""
+        try:
+            if kept is not None:
+                answer = await kept.get("/v1/contacts?limit=3")
+            else:
+                async with self._client() as own:
+                    answer = await own.get("/v1/contacts?limit=3")
+            trouble = "" if answer.is_success else f"{answer.status_code} {answer.text}"
+        except httpx.HTTPError as error:
+            trouble = f"{'kept' if kept else 'new'} connection: {error!r}"
+        with self._more:
+            self.answers.append(Answered(at, time.monotonic() - at, trouble))
+            self._more.notify_all()
+
+    def _client(self) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.AsyncClient(
+            base_url=self.url, headers=headers, timeout=PATIENCE, trust_env=False
+        )
+
+    def wait_for(self, count: int) -> None:
+        """Return when so many requests have been answered."""
+        with self._more:
+            self._more.wait_for(lambda: len(self.answers) >= count, timeout=PATIENCE * count)
+
+    def between(self, since: float, until: float) -> Sequence[Answered]:
+        return [each for each in self.answers if since <= each.at < until]
+
+
+def p99(answers: Sequence[Answered]) -> float:
+    """Seconds within which 99 of 100 were answered."""
+    ordered = sorted(each.seconds for each in answers)
+    return ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
+
+
+def troubles(answers: Sequence[Answered]) -> Sequence[str]:
+    return [each.trouble for each in answers if each.trouble]
+
+
+def sign_in(url: str) -> httpx.Client:
+    """A client of a new user, with an access token that is good for a quarter of an hour."""
+    client = httpx.Client(base_url=url, timeout=120, trust_env=False)
+    who = {"email": f"ana-{secrets.token_hex(4)}@example.com", "password": PASSWORD}
+    registered = client.post("/v1/auth/register", json={**who, "name": "Ana"})
+    registered.raise_for_status()
+    renew(client, who)
+    return client
+
+
+def renew(client: httpx.Client, who: dict[str, str]) -> None:
+    answer = client.post("/v1/auth/login", json=who)
+    answer.raise_for_status()
+    client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+
+def contacts(rows: int, tag: str) -> bytes:
+    """A file of so many contacts, none of whom is in a file with another tag."""
+    lines = (f"Ana {number},ana.{tag}.{number}@example.com" for number in range(rows))
+    return "\n".join(("name,email", *lines)).encode()
+
+
+def send(client: httpx.Client, content: bytes) -> str:
+    """Begin an import; answers its job."""
+    kind = {"Content-Type": "text/csv"}
+    answer = client.post("/v1/contacts/imports", content=content, headers=kind)
+    answer.raise_for_status()
+    job: str = answer.json()["id"]
+    return job
+
+
+def state(client: httpx.Client, job: str) -> str:
+    answer = client.get(f"/v1/jobs/{job}")
+    answer.raise_for_status()
+    found: str = answer.json()["state"]
+    return found
+
+
+def follow(client: httpx.Client, job: str) -> Sequence[str]:
+    """The job's events, as they are sent, until it has ended."""
+    with client.stream("GET", f"/v1/jobs/{job}/events", timeout=600) as lines:
+        return [line for line in lines.iter_lines() if line.startswith("event:")]
+
+
+def statistics(client: httpx.Client, job: str) -> dict[str, Any]:
+    answer = client.get(f"/v1/contacts/imports/{job}")
+    answer.raise_for_status()
+    found: dict[str, Any] = answer.json()["statistics"]
+    return found
