@@ -27,7 +27,8 @@ def migrate(
     wait: Annotated[
         float,
         typer.Option(
-            min=0, help="Wait for so many seconds: for the schema with --check, else for PostgreSQL."
+            min=0,
+            help="Wait for so many seconds: for the schema with --check, else for PostgreSQL.",
         ),
     ] = 0,
 ) -> None:
