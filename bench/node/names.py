@@ -37,19 +37,12 @@ class Book:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._names: Mapping[str, str] = {}
+        self.names: Mapping[str, str] = {}
         threading.Thread(target=self._follow, daemon=True).start()
-
-    def find(self, name: str) -> str | None:
-        return self._names.get(name)
-
-    def has_below(self, name: str) -> bool:
-        """Whether it is a part of the tree, with names under it only."""
-        return name == ZONE or any(known.endswith(f".{name}") for known in self._names)
 
     def _follow(self) -> None:
         for services in self._api.states("services", everywhere=True):
-            self._names = dict(_named(each) for each in services.values() if _has_address(each))
+            self.names = dict(_named(each) for each in services.values() if _has_address(each))
 
 
 def _has_address(service: Object) -> bool:
@@ -71,15 +64,20 @@ def asked(query: bytes) -> tuple[str, int, bytes]:
     return ".".join(labels), kind, query[HEADER.size : at + 1 + QUESTION.size]
 
 
-def answer(book: Book, query: bytes) -> bytes:
+def is_inside(names: Mapping[str, str], name: str) -> bool:
+    """Whether it is a part of the tree, with names under it only."""
+    return name == ZONE or any(known.endswith(f".{name}") for known in names)
+
+
+def answer(names: Mapping[str, str], query: bytes) -> bytes:
     identity, flags, *_ = HEADER.unpack_from(query)
     flags = AUTHORITATIVE | flags & ASKED_RECURSION
     try:
         name, kind, question = asked(query)
     except (IndexError, struct.error):
         return HEADER.pack(identity, flags | REFUSED_FORM, 0, 0, 0, 0)
-    address = book.find(name)
-    if address is None and not book.has_below(name):
+    address = names.get(name)
+    if address is None and not is_inside(names, name):
         flags |= NO_SUCH_NAME
     if address is None or kind not in (A, ANY):
         return HEADER.pack(identity, flags, 1, 0, 0, 0) + question
@@ -101,7 +99,7 @@ class Datagrams(asyncio.DatagramProtocol):
     @override
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if len(data) >= HEADER.size:
-            self._transport.sendto(answer(self._book, data), addr)
+            self._transport.sendto(answer(self._book.names, data), addr)
 
 
 class Streams:
@@ -114,7 +112,7 @@ class Streams:
         try:
             while True:
                 (length,) = struct.unpack("!H", await reader.readexactly(2))
-                said = answer(self._book, await reader.readexactly(length))
+                said = answer(self._book.names, await reader.readexactly(length))
                 writer.write(struct.pack("!H", len(said)) + said)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
