@@ -84,7 +84,7 @@ def _make() -> None:
         if subprocess.run(command, check=False).returncode:  # noqa: S603 - our own script
             raise EngineError("mmdebstrap failed; the reason is above.")
         base = f"localhost/jangada-stand-ins:{_digest()}"
-        engine.import_base(files, base, ENVIRON)
+        engine.import_base(files, base, ENVIRON, epoch=images.FIRST_DATE)
         files.unlink()
         for number, each in enumerate(KNOWN):
             _save(engine, base, each, draft / f"{number}.tar")

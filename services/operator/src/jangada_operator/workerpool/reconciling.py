@@ -227,7 +227,8 @@ async def _act(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -
     happened = Happened()
     unknown = unidentified(sight.pods, managed.registered, managed.history.start_seconds)
     strangers = {pod.uid for pod in unknown}
-    wanted = [uid for uid in decision.drain if uid not in strangers]
+    spared = strangers | _awaited(sight)
+    wanted = [uid for uid in decision.drain if uid not in spared]
     if decision.reason is not Reason.STALE:
         try:
             happened = await managed.drains.step(
@@ -235,7 +236,7 @@ async def _act(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -
             )
         except QueueUnavailable as error:
             happened.held = str(error)
-    if len(wanted) < len(decision.drain):
+    if strangers.intersection(decision.drain):
         happened.held = (
             f"no worker has reported the UID of {unknown[0].name}, so it can't be drained: set "
             f"JANGADA_WORKER__POD_UID from metadata.uid"
@@ -246,6 +247,11 @@ async def _act(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -
     elif decision.replicas > sight.deployment.replicas or sight.target.may_shrink:
         await _scale(kube, managed, sight, decision)
     return happened
+
+
+def _awaited(sight: Sight) -> set[str]:
+    """Pods whose readiness a rollout waits for: one that drains is not ready, and it never ends."""
+    return set(sight.target.pods) if sight.deployment.is_rolling_out else set()
 
 
 async def _scale(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -> None:
