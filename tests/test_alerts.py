@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 import tools
-import yaml  # type: ignore[import-untyped] # its types aren't among the dependencies
+import yaml
 from chart import rendered, template
 from toolchain import ROOT
 

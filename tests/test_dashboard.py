@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import dashboard
 import pytest
 import tools
-import yaml  # type: ignore[import-untyped] # its types aren't among the dependencies
+import yaml
 from chart import CHART, rendered
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
