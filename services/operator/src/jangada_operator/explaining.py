@@ -22,7 +22,10 @@ SHOWN: Final = 10
 def explain(
     pool: Annotated[str, typer.Argument(help="The WorkerPool's name.", metavar="POOL")],
     *,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", help="Its namespace. Default: your kubeconfig's."),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,9 +54,10 @@ def explain(
         typer.echo("\n".join(lines(told, body.get("status") or {}, what_if)))
 
 
-async def _fetch(namespace: str, name: str) -> Json:
+async def _fetch(namespace: str | None, name: str) -> Json:
+    place = namespace or find_login().default_namespace or "default"
     async with Kube.open(find_login) as kube:
-        return await kube.get(f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}")
+        return await kube.get(f"/apis/{GROUP}/{VERSION}/namespaces/{place}/{PLURAL}/{name}")
 
 
 def changed_by(body: Json, changes: Iterator[str] | list[str] | tuple[()]) -> Json:
