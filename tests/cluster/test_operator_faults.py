@@ -243,6 +243,21 @@ async def test_a_stuck_rollout_is_told_where_it_keeps_pods_from_going(
     wait_condition(place.api, "adding", "Limited", "False", "Unlimited")
 
 
+async def test_a_pod_that_a_rollout_waits_for_is_not_drained(place: Field, running: None) -> None:
+    """It would be ready no more, and the rollout would wait for it for ever."""
+    place.deploy("worker", replicas=0, grace=600)
+    place.api.apply(pool("adding", "worker", place.queue, replicas={"min": 1, "max": 4}))
+    await place.wait_working("worker", 1)
+    place.api.patch("deployments", "worker", {"spec": {"minReadySeconds": 30}})
+    revised: Object = {"template": {"metadata": {"annotations": {"revision": "2"}}}}
+    place.api.patch("deployments", "worker", {"spec": revised})
+    place.api.wait_for("pods", lambda pods: len(pods) == 2, selector="app=worker", within=SLOW)
+    place.api.apply(pool("adding", "worker", place.queue))
+    wait_pods(place, 0)
+    exits = place.kubelet.exits(place.namespace)
+    assert {(each.code, each.was_killed) for each in exits} == {(0, False)}
+
+
 async def test_a_pod_of_several_processes_goes_when_all_of_them_are_empty(
     place: Field, running: None
 ) -> None:
