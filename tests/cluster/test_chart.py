@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 WAIT = ["--wait", "--timeout", "5m"]
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-ABSENT = ["edge.httpRoute.enabled=false", "monitoring.podMonitors=false"]
+ABSENT = ["edge.httpRoute.enabled=false", "monitoring.podMonitors=false", "monitoring.rules=false"]
 """What needs definitions that are of others."""
 
 COUNTED = ["deployments", "jobs", "networkpolicies", "poddisruptionbudgets", "workerpools"]
