@@ -70,9 +70,8 @@ def test_short_jobs_that_wait_too_long_behind_a_longer_one_get_help() -> None:
     history = History(starts=(5.0,))
     waits = replace(QUIET, in_flight=1, backlog=3, arrived=9, service=taking(*[2.0] * 20))
     behind = ready(1, 6.0, slots=1)
-    for waited, size in ((4.0, 1), (5.1, 2)):
-        told = seen(behind, signals=replace(waits, oldest_wait=waited))
-        assert decide(WANTED, told, history, NOW).size == size
+    told = [seen(behind, signals=replace(waits, oldest_wait=each)) for each in (4.0, 5.1)]
+    assert [decide(WANTED, each, history, NOW).size for each in told] == [1, 2]
 
 
 def test_a_replica_that_runs_something_keeps_the_pool_from_zero() -> None:
@@ -123,18 +122,19 @@ def test_who_has_become_idle_goes_instead_of_who_drains_and_is_still_busy() -> N
     runs = replace(QUIET, in_flight=1, service=taking(1.0))
     found = decide(WANTED, seen(busy, ready(2), signals=runs), History(), NOW)
     assert (found.undrain, found.drain) == (("r1",), ("r2",))
-    stale = decide(WANTED, seen(busy, ready(2), signals=None), History(), NOW)
-    assert stale.drain == ("r1",), "nobody knows who is idle"
+    going = [replace(busy, id=f"d{number}") for number in range(9)]
+    less = settled(WANTED, seen(ready(2, 1.0), ready(3, 1.0), *going, signals=runs))
+    assert (less.size, less.undrain) == (1, ()), "a pool that shrinks takes nobody back"
+    assert decide(WANTED, seen(busy, ready(2), signals=None), History(), NOW).drain == ("r1",)
 
 
 def test_those_that_drain_come_back_before_replicas_that_never_came_are_counted() -> None:
     """Seventeen of twenty can't be created; the three that are there were asked to drain."""
-    pool = [ready(number, stage=Stage.DRAINING, drained_for=9.0) for number in range(3)]
     waits = replace(QUIET, backlog=21, arrived=21, service=taking(1.0))
-    found = decide(WANTED, seen(*pool, signals=waits, replicas=20), History(), NOW)
+    pool = [ready(number, stage=Stage.DRAINING, drained_for=9.0) for number in range(3)]
+    asked = seen(*pool, signals=waits, replicas=20)
+    found, lower = (decide(replace(WANTED, most=n), asked, History(), NOW) for n in (50, 3))
     assert (len(found.undrain), found.drain) == (3, ())
-    wanted = replace(WANTED, most=3)
-    lower = decide(wanted, seen(*pool, signals=waits, replicas=20), History(), NOW)
     assert (lower.replicas, len(lower.undrain)) == (3, 3)
 
 

@@ -1,7 +1,7 @@
 """The decision: how many replicas, which of them drain, and why."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import replace
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ from typing import Final
 from jangada_queue.policy.draining import bounded, exchanged, instead, leaving, returning
 from jangada_queue.policy.history import History, needed, observed
 from jangada_queue.policy.loads import Crew, Demand, crew_of, demand_of
-from jangada_queue.policy.observation import Observation, Signals
+from jangada_queue.policy.observation import Observation, Replica, Signals
 from jangada_queue.policy.staffing import Load, Need, needs
 from jangada_queue.policy.wanted import OnDeadline, Wanted
 
@@ -64,9 +64,9 @@ class Decision:
 
     `size` is how many replicas should serve. `replicas` is what to ask the cluster for: never less
     than there are, because a pool shrinks only by those that were found empty; it is less than was
-    asked for already only by those that never came. `drain`
-    names all that are to drain now, `undrain` those that aren't to any more, `interrupt` those
-    whose time to drain is over. `next_check` is when it changes though nothing else does.
+    asked for already only by those that never came. `drain` names all that are to drain now,
+    `undrain` those that aren't to any more, `interrupt` those whose time to drain is over.
+    `next_check` is when it changes though nothing else does.
     """
 
     size: int
@@ -267,7 +267,7 @@ def _within_limits(case: _Case, found: _Size) -> _Size:
 
 def _grown(case: _Case, found: _Size, inputs: Mapping[str, float] | None = None) -> Decision:
     """Those that drain come back before others are started, or waited for: they are warm."""
-    crew, wanted, signals = case.crew, case.wanted, case.observation.signals
+    crew, wanted = case.crew, case.wanted
     back = returning(crew.draining, found.size - len(crew.serving))
     fresh = max(0, found.size - crew.size - len(back))
     room = wanted.most - crew.size - len(crew.draining) - crew.committed
@@ -275,42 +275,42 @@ def _grown(case: _Case, found: _Size, inputs: Mapping[str, float] | None = None)
         room = min(room, wanted.most_starting - crew.starting)
     started = max(0, min(fresh, room))
     limit = found.limited_by if started == fresh else Limit.STARTING
-    returned = {each.id for each in back}
-    still = [each for each in crew.draining if each.id not in returned]
-    # Without signals nobody is known to be idle.
-    pairs = [] if signals is None else exchanged(crew.serving, still, signals.kinds)
-    return _decision(
-        case,
-        found.limited(limit),
-        inputs,
-        fresh=started,
-        drain=instead(still, pairs),
-        undrain=(*(each.id for each in back), *(busy.id for _, busy in pairs)),
-    )
+    return _moved(case, found.limited(limit), inputs, fresh=started, back=back)
 
 
 def _shrunk(case: _Case, found: _Size, signals: Signals, inputs: Mapping[str, float]) -> Decision:
     crew = case.crew
     many = max(0, len(crew.serving) - found.size)
     surplus = leaving(crew.serving, many, signals.kinds)
-    most_busy = case.wanted.scale_down.most_draining or max(1, crew.size // BUSY_PART)
+    most_busy = case.wanted.scale_down.most_draining
+    if most_busy is None:
+        most_busy = max(1, crew.size // BUSY_PART)
     chosen = bounded(surplus, sum(each.held > 0 for each in crew.draining), most_busy)
     limit = found.limited_by if len(chosen) == len(surplus) else Limit.DRAINING
-    gone = {each.id for each in chosen}
-    staying = [each for each in crew.serving if each.id not in gone]
     back = returning(crew.draining, found.size - len(crew.serving))
-    returned = {each.id for each in back}
-    still = [each for each in crew.draining if each.id not in returned]
-    pairs = exchanged(staying, still, signals.kinds)
-    return _decision(
-        case,
-        found.limited(limit),
-        inputs,
-        # Of those that were asked for and aren't there nobody has to be drained.
-        fresh=max(0, found.size - len(crew.serving) - len(back)) - crew.missing,
-        drain=instead([*still, *chosen], pairs),
-        undrain=(*(each.id for each in back), *(busy.id for _, busy in pairs)),
-    )
+    # Of those that were asked for and aren't there nobody has to be drained.
+    fresh = max(0, found.size - len(crew.serving) - len(back)) - crew.missing
+    return _moved(case, found.limited(limit), inputs, fresh=fresh, back=back, chosen=chosen)
+
+
+def _moved(
+    case: _Case,
+    found: _Size,
+    inputs: Mapping[str, float] | None,
+    *,
+    fresh: int,
+    back: Sequence[Replica],
+    chosen: Sequence[Replica] = (),
+) -> Decision:
+    """With these back and those drained, and idle ones instead of busy ones."""
+    signals, moved = case.observation.signals, {each.id for each in (*back, *chosen)}
+    staying = [each for each in case.crew.serving if each.id not in moved]
+    still = [each for each in case.crew.draining if each.id not in moved]
+    # Without signals nobody is known to be idle.
+    pairs = [] if signals is None else exchanged(staying, still, signals.kinds)
+    drain = instead([*still, *chosen], pairs)
+    undrain = (*(each.id for each in back), *(busy.id for _, busy in pairs))
+    return _decision(case, found, inputs, fresh=fresh, drain=drain, undrain=undrain)
 
 
 def _decision(

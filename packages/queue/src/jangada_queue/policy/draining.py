@@ -18,12 +18,12 @@ def leaving(serving: Sequence[Replica], surplus: int, kinds: Mapping[str, float]
 
 
 def returning(draining: Sequence[Replica], shortfall: int) -> list[Replica]:
-    """So many of those that drain, in the order in which they should come back.
+    """So many of those that drain, or none, in the order in which they should come back.
 
     Those that are ready before those that start, the busiest first: they are furthest from gone.
     """
     ranked = sorted(draining, key=lambda each: (_is_starting(each), -each.held, each.id))
-    return ranked[:shortfall]
+    return ranked[: max(0, shortfall)]
 
 
 def bounded(leaving: Sequence[Replica], busy_already: int, most_busy: int) -> list[Replica]:
