@@ -244,7 +244,8 @@ async def _act(kube: Kube, managed: Managed, sight: Sight, decision: Decision) -
     managed.counts.mispicked += happened.mispicked
     if happened.committed and managed.asked is not None:
         managed.asked -= happened.committed
-    elif decision.replicas > sight.deployment.replicas or sight.target.may_shrink:
+    # A rollout takes old pods away as far as the size allows it, be they busy: so not then.
+    elif decision.replicas > sight.deployment.replicas or not sight.deployment.is_rolling_out:
         await _scale(kube, managed, sight, decision)
     return happened
 
