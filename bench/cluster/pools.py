@@ -65,6 +65,22 @@ def wait_pods(place: Field, count: int) -> None:
     place.api.wait_for("pods", lambda pods: len(pods) == count, selector="app=worker", within=SLOW)
 
 
+def allow_pods(place: Field, count: int) -> None:
+    """By a quota, which is known when this returns."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few"},
+        "spec": {"hard": {"pods": str(count)}},
+    }
+    place.api.apply(quota)
+    place.api.wait_for(
+        "resourcequotas",
+        lambda one: (one.get("status") or {}).get("hard", {}).get("pods") == str(count),
+        name="few",
+    )
+
+
 def all_drained(place: Field) -> list[Exit]:
     """Those that ended otherwise than empty, and of their own accord."""
     return [

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from cluster.api import Object
 from cluster.bed import Bed
 from cluster.field import Field
 from cluster.operators import operator
-from cluster.pools import SLOW, all_drained, pool, wait_condition, wait_pods
+from cluster.pools import SLOW, all_drained, allow_pods, pool, wait_condition, wait_pods
 
 from jangada.testing import eventually
 
@@ -25,16 +24,7 @@ async def test_those_that_are_there_work_though_others_can_t_be_created(
     place: Field, running: None
 ) -> None:
     """A quota lets three of eight be; when nothing waits any more nobody asks for the others."""
-    quota: Object = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "few"},
-        "spec": {"hard": {"pods": "3"}},
-    }
-    place.api.apply(quota)
-    place.api.wait_for(
-        "resourcequotas", lambda one: (one.get("status") or {}).get("used"), name="few"
-    )
+    allow_pods(place, 3)
     place.deploy("worker", replicas=0, grace=600)
     place.api.apply(pool("adding", "worker", place.queue))
     for _ in range(2):
