@@ -147,7 +147,10 @@ BOUNDS: Mapping[StrEnum, str] = {
 }
 HAPPENINGS: Mapping[StrEnum, tuple[str, str]] = {
     Happening.SCALED_UP: ("Normal", "The Deployment was asked for more replicas."),
-    Happening.SCALED_DOWN: ("Normal", "The Deployment's size was lowered by drained pods."),
+    Happening.SCALED_DOWN: (
+        "Normal",
+        "The Deployment's size was lowered, by drained pods or by ones that never came.",
+    ),
     Happening.CONFLICT: ("Warning", "Somebody else has changed the Deployment's size."),
     Happening.MISPICKED: ("Warning", "Another pod was deleted in place of a drained one."),
     Happening.DRAIN_STARTED: (
