@@ -40,6 +40,8 @@ LOADED: Final = (
     "jangada.accounts.commands",
     "jangada.cli",
     "jangada.client.commands",
+    "jangada_api.commands",
+    "jangada_api.server",
     "jangada_queue.taskiq",
     "jangada_worker.child.program",
     "jangada_worker.commands",

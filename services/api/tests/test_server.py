@@ -7,10 +7,9 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,13 +17,16 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from chaos.forkserver import ForkServer, Launch
+from chaos.forkserver import start as really
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from sqlalchemy import text
 
 import jangada_api.commands
 from jangada.config import Settings
 from jangada.db import Database
-from jangada.testing import MASTER_KEY
+from jangada.local.process import Command
+from jangada.testing import MASTER_KEY, eventually
 from jangada_api.server import (
     PortInUse,
     Sockets,
@@ -43,7 +45,9 @@ WAIT_SECONDS = 60
 class Process:
     """An API process, started; `urls` is its ready line."""
 
-    def __init__(self, settings: Settings, *options: str, **variables: str) -> None:
+    def __init__(
+        self, launch: Launch, settings: Settings, folder: Path, *options: str, **variables: str
+    ) -> None:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("JANGADA_")},
             "JANGADA_DATABASE__URL": settings.database.url.get_secret_value(),
@@ -55,36 +59,53 @@ class Process:
             "JANGADA_TELEMETRY__LOG_FORMAT": "json",
             **variables,
         }
+        environment = {key: value for key, value in environment.items() if value}
         read, write = os.pipe()
-        command = [sys.executable, "-m", "jangada", "api", *options]
-        self.child = subprocess.Popen(  # noqa: S603 - our own program
-            command,
-            env=environment | {"JANGADA_READY_FD": str(write)},
-            pass_fds=[write],
-            stderr=subprocess.PIPE,
-            text=True,
+        command = Command(
+            argv=[sys.executable, "-m", "jangada", "api", *options],
+            environ=environment | {"JANGADA_READY_FD": str(write)},
+            death_signal=signal.SIGKILL,
         )
+        self.output = folder / "api.log"
+        with self.output.open("wb") as output:
+            self.child = launch(command, output.fileno(), [write])
         os.close(write)
         with os.fdopen(read) as ready:
             self.urls: dict[str, str] = json.loads(ready.readline() or "{}")
 
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """The exit code and what was logged."""
-        self.child.send_signal(number)
-        _, log = self.child.communicate(timeout=WAIT_SECONDS)
-        return self.child.returncode, log
+    @property
+    def log(self) -> str:
+        return self.output.read_text("utf-8")
 
-    def kill(self) -> None:
-        if self.child.poll() is None:
-            self.child.kill()
-        self.child.communicate()
+    def ended(self) -> tuple[int, str]:
+        """The exit code and what was logged, once it has ended."""
+        return self.child.ended.result(WAIT_SECONDS), self.log
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        self.child.send(number)
+        return self.ended()
+
+
+type Start = Callable[..., Process]
 
 
 @pytest.fixture
-def process(settings: Settings) -> Iterator[Process]:
-    process = Process(settings)
-    yield process
-    process.kill()
+def start(forks: ForkServer, settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    """Starts the API, forked from a process that has imported it; see the module."""
+    started: list[Process] = []
+
+    def begin(*options: str, launch: Launch = forks.start, **variables: str) -> Process:
+        started.append(Process(launch, settings, tmp_path, *options, **variables))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        each.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def process(start: Start) -> Process:
+    return start()
 
 
 @asynccontextmanager
@@ -94,20 +115,19 @@ async def to(url: str, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_serves_both_ports_and_stops_cleanly(settings: Settings, number: int) -> None:
-    process = Process(settings)
-    try:
-        async with to(process.urls["api_url"]) as client:
-            response = await client.get("/v1/jobs")
-            assert response.status_code == 401
-            assert "server" not in response.headers
-            assert (await client.get("/health/live")).status_code == 404
-            assert (await client.get("/metrics")).status_code == 404
-        async with to(process.urls["management_url"]) as client:
-            assert (await client.get("/health/ready")).json()["status"] == "ready"
-            assert (await client.get("/v1/jobs")).status_code == 404
-    finally:
-        code, log = process.stop(number)
+async def test_it_serves_both_ports_and_stops_cleanly(start: Start, number: signal.Signals) -> None:
+    """Started as a person does, unlike those of other tests."""
+    process = start(launch=really)
+    async with to(process.urls["api_url"]) as client:
+        response = await client.get("/v1/jobs")
+        assert response.status_code == 401
+        assert "server" not in response.headers
+        assert (await client.get("/health/live")).status_code == 404
+        assert (await client.get("/metrics")).status_code == 404
+    async with to(process.urls["management_url"]) as client:
+        assert (await client.get("/health/ready")).json()["status"] == "ready"
+        assert (await client.get("/v1/jobs")).status_code == 404
+    code, log = process.stop(number)
     events = [json.loads(line)["event"] for line in log.splitlines()]
     assert code == 0
     assert events == ["listening", "request", "request", "request", "shutting down", "stopped"]
@@ -154,18 +174,15 @@ def collector() -> Iterator[Collector]:
 
 
 async def test_a_request_is_one_span_without_data_in_the_caller_s_trace(
-    settings: Settings, collector: Collector
+    start: Start, collector: Collector
 ) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_port}"
-    process = Process(settings, JANGADA_TELEMETRY__OTLP_ENDPOINT=endpoint)
-    try:
-        trace = "0af7651916cd43dd8448eb211c80319c"
-        async with to(
-            process.urls["api_url"], traceparent=f"00-{trace}-b7ad6b7169203331-01"
-        ) as client:
-            await client.get("/v1/jobs/canary", params={"q": "canary@example.org"})
-    finally:
-        _, log = process.stop()
+    process = start(JANGADA_TELEMETRY__OTLP_ENDPOINT=endpoint)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    parent = f"00-{trace}-b7ad6b7169203331-01"
+    async with to(process.urls["api_url"], traceparent=parent) as client:
+        await client.get("/v1/jobs/canary", params={"q": "canary@example.org"})
+    _, log = process.stop()
     bodies = b"".join(collector.received)
     spans = [
         span
@@ -204,7 +221,7 @@ async def test_at_the_end_streams_are_closed_whole_and_the_port_is_not_ready(
         async with client.stream("GET", path) as response:
             lines = response.aiter_lines()
             assert await anext(lines) == "event: job"
-            process.child.send_signal(signal.SIGTERM)
+            process.child.send(signal.SIGTERM)
             rest = [line async for line in lines]
             assert any(line.startswith("data: ") for line in rest)
     code, _ = process.stop()
@@ -220,11 +237,8 @@ async def test_a_second_signal_insists(process: Process) -> None:
             b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
-        process.child.send_signal(signal.SIGTERM)
-        assert process.child.stderr is not None
-        for line in process.child.stderr:
-            if json.loads(line)["event"] == "shutting down":
-                break
+        process.child.send(signal.SIGTERM)
+        await eventually(lambda: '"event":"shutting down"' in process.log)
         code, _ = process.stop()
     assert code == 0
 
@@ -241,17 +255,15 @@ def answered(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-async def test_both_ports_bound_their_connections(settings: Settings) -> None:
-    process = Process(settings, JANGADA_API__MAX_CONNECTIONS="1")
-    try:
-        for url in process.urls.values():
-            with connection(url) as first:
-                first.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert first.recv(1000).startswith(b"HTTP/1.1 404 ")
-                with connection(url) as second:
-                    assert answered(second).startswith(b"HTTP/1.1 503 ")
-    finally:
-        code, _ = process.stop()
+async def test_both_ports_bound_their_connections(start: Start) -> None:
+    process = start(JANGADA_API__MAX_CONNECTIONS="1")
+    for url in process.urls.values():
+        with connection(url) as first:
+            first.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert first.recv(1000).startswith(b"HTTP/1.1 404 ")
+            with connection(url) as second:
+                assert answered(second).startswith(b"HTTP/1.1 503 ")
+    code, _ = process.stop()
     assert code == 0
 
 
@@ -305,36 +317,27 @@ async def test_as_many_files_may_be_open_as_connections_need() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-async def test_a_port_in_use_is_said_and_the_exit_code_is_1(settings: Settings) -> None:
+async def test_a_port_in_use_is_said_and_the_exit_code_is_1(start: Start) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        process = Process(settings, "--port", str(port))
-        _, log = process.child.communicate(timeout=WAIT_SECONDS)
-    assert process.child.returncode == 1
-    assert process.urls == {}
+        process = start("--port", str(port))
+        code, log = process.ended()
+    assert (code, process.urls) == (1, {})
     assert f"Cannot listen on 127.0.0.1:{port}" in log
     assert "Traceback" not in log
 
 
-async def test_a_missing_key_is_named_and_the_exit_code_is_1(settings: Settings) -> None:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "JANGADA_API__PORT": "0",
-        "JANGADA_STORAGE__URL": settings.storage.url,
-    }
-    command = [sys.executable, "-m", "jangada", "api", "--management-port", "0"]
-    ran = subprocess.run(  # noqa: ASYNC221, S603 - nothing else runs meanwhile
-        command, env=environment, check=False, capture_output=True, text=True, timeout=WAIT_SECONDS
-    )
-    assert ran.returncode == 1
-    assert "JANGADA_AUTH__MASTER_KEY" in ran.stderr
-    assert "Traceback" not in ran.stderr
+async def test_a_missing_key_is_named_and_the_exit_code_is_1(start: Start) -> None:
+    code, log = start(JANGADA_AUTH__MASTER_KEY="").ended()
+    assert code == 1
+    assert "JANGADA_AUTH__MASTER_KEY" in log
+    assert "Traceback" not in log
 
 
-async def test_in_production_files_at_a_relative_path_are_refused(settings: Settings) -> None:
-    process = Process(settings, JANGADA_STORAGE__URL="file://.jangada/files")
-    _, log = process.child.communicate(timeout=WAIT_SECONDS)
-    assert (process.child.returncode, process.urls) == (1, {})
+async def test_in_production_files_at_a_relative_path_are_refused(start: Start) -> None:
+    process = start(JANGADA_STORAGE__URL="file://.jangada/files")
+    code, log = process.ended()
+    assert (code, process.urls) == (1, {})
     assert "JANGADA_STORAGE__URL: is a relative path" in log
     assert "file:///" in log
     assert "Traceback" not in log
@@ -356,16 +359,14 @@ async def other_than(before: str, url: str) -> str:
                     return now
 
 
-async def test_with_reload_a_change_of_the_code_starts_it_anew(settings: Settings) -> None:
-    process = Process(settings, "--reload")
-    try:
-        before = await started_at(process.urls["management_url"])
-        os.utime(jangada_api.commands.__file__)
-        await other_than(before, process.urls["management_url"])
-        async with to(process.urls["api_url"]) as client:
-            assert (await client.get("/v1/jobs")).status_code == 401
-    finally:
-        code, _ = process.stop()
+async def test_with_reload_a_change_of_the_code_starts_it_anew(start: Start) -> None:
+    process = start("--reload", launch=really)
+    before = await started_at(process.urls["management_url"])
+    os.utime(jangada_api.commands.__file__)
+    await other_than(before, process.urls["management_url"])
+    async with to(process.urls["api_url"]) as client:
+        assert (await client.get("/v1/jobs")).status_code == 401
+    code, _ = process.stop()
     assert code == 0
 
 

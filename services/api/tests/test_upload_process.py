@@ -6,17 +6,18 @@ import os
 import signal
 import sys
 from asyncio import StreamReader, StreamWriter
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from chaos.forkserver import Forked, ForkServer
 from sqlalchemy import text
 
 from jangada.config import Settings
 from jangada.files.uploads import sweep_uploads
+from jangada.local.process import Child, Command
 from jangada.runtime import Runtime
 from jangada.testing import MASTER_KEY, Person, eventually, eventually_not
 from jangada_api.testing import SignIn
@@ -31,7 +32,7 @@ FRAME = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r
 class Server:
     """The API with one upload route, as a process of its own."""
 
-    process: Process
+    process: Child | Forked
     port: int
     authorization: str
 
@@ -53,27 +54,37 @@ class Server:
 
 
 @pytest.fixture
-async def server(settings: Settings, person: Person, sign_in: SignIn) -> AsyncIterator[Server]:
+async def server(
+    *, forks: ForkServer, settings: Settings, person: Person, sign_in: SignIn, tmp_path: Path
+) -> AsyncIterator[Server]:
     environment = os.environ | {
         "JANGADA_DATABASE__URL": settings.database.url.get_secret_value(),
         "JANGADA_VALKEY__URL": settings.valkey.url.get_secret_value(),
         "JANGADA_AUTH__MASTER_KEY": MASTER_KEY,
         "JANGADA_STORAGE__URL": settings.storage.url,
         "JANGADA_TELEMETRY__LOG_FORMAT": "json",
+        "PYTHONPATH": str(Path(__file__).parent),
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__).with_name("upload_server.py")),
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
+    reading, writing = os.pipe()
+    command = Command(
+        argv=[sys.executable, "-m", "upload_server", str(writing)],
+        environ=environment,
+        death_signal=signal.SIGKILL,
     )
-    assert process.stdout is not None
-    port = int(await asyncio.wait_for(process.stdout.readline(), 60))
+    with (tmp_path / "upload_server.log").open("wb") as output:
+        process = forks.start(command, output.fileno(), [writing])
+    os.close(writing)
+    loop = asyncio.get_running_loop()
+    with os.fdopen(reading) as pipe:
+        port = int(await asyncio.wait_for(loop.run_in_executor(None, pipe.readline), 60))
     authorization = f"Authorization: {(await sign_in(person))['Authorization']}"
     yield Server(process, port, authorization)
-    if process.returncode is None:
-        process.send_signal(signal.SIGTERM)
-    await asyncio.wait_for(process.wait(), 30)
+    process.send(signal.SIGTERM)
+    await ended(process)
+
+
+async def ended(process: Child | Forked) -> None:
+    await asyncio.wait_for(asyncio.wrap_future(process.ended), 30)
 
 
 def stored(settings: Settings) -> list[Path]:
@@ -145,8 +156,8 @@ async def test_a_server_that_is_killed_leaves_nothing_once_the_lease_is_over(
     ) as (_, writer):
         writer.write(f"{100 * MEBIBYTE:x}\r\n".encode())
         await streaming(settings, writer)
-        server.process.kill()
-        await server.process.wait()
+        server.process.send(signal.SIGKILL)
+        await ended(server.process)
     assert await rows(runtime) == 1
     assert len(stored(settings)) == 1
     await eventually(lambda: sweep_uploads(runtime))
@@ -161,8 +172,8 @@ async def test_a_server_that_is_stopped_does_not_wait_for_ever_and_leaves_nothin
         server.authorization, "Content-Type: text/csv", "Content-Length: 100000000"
     ) as (_, writer):
         await streaming(settings, writer)
-        server.process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(server.process.wait(), 30)
+        server.process.send(signal.SIGTERM)
+        await ended(server.process)
     async with asyncio.timeout(30):
         while await rows(runtime) or stored(settings):
             await sweep_uploads(runtime)

@@ -1,8 +1,10 @@
 """Serves the API with one upload route, as a process that tests can measure and kill.
 
-Settings come from the environment; prints its port when it accepts connections.
+Settings come from the environment; when it accepts connections it says its port to the file whose
+number is its argument.
 """
 
+import os
 import socket
 import sys
 from datetime import timedelta
@@ -40,13 +42,12 @@ async def upload(
 
 
 class Announced(uvicorn.Server):
-    """A server that prints its port once it accepts connections."""
+    """A server that says its port once it accepts connections."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
-            sys.stdout.write(f"{listener.getsockname()[1]}\n")
-        sys.stdout.flush()
+            os.write(int(sys.argv[1]), f"{listener.getsockname()[1]}\n".encode())
 
 
 def serve() -> None:
