@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,10 +28,11 @@ def promtool() -> str:
     return found
 
 
+@cache
 def rule() -> Mapping[str, Any]:
     if (found := tools.find(tools.CHART)) is None:
         pytest.skip("helm isn't built: `make tools ARGS=chart` does it")
-    objects = yaml.safe_load_all(rendered("production", found / "helm"))
+    objects = yaml.load_all(rendered("production", found / "helm"), yaml.CSafeLoader)
     return next(each for each in objects if each and each["kind"] == "PrometheusRule")
 
 

@@ -19,6 +19,7 @@ import stamina
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from chaos.forkserver import ForkServer
 from pydantic import SecretStr
 from sqlalchemy import Connection, ForeignKeyConstraint, String
 
@@ -29,6 +30,7 @@ from jangada.db_errors import DatabaseUnavailable
 from jangada.jobs import service
 from jangada.jobs.schemas import JobArgs
 from jangada.local.postgres import EmbeddedPostgres
+from jangada.local.process import Command
 from jangada.migrations import run
 from jangada.migrations.revisions import head
 from jangada.testing import eventually, make_person
@@ -162,28 +164,28 @@ def rows_of_people(settings: DatabaseSettings) -> tuple[int, int]:
     return row[0], row[1]
 
 
-async def in_a_process(url: str) -> tuple[int | None, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "jangada",
-        "migrate",
-        env=os.environ | {"JANGADA_DATABASE__URL": url, "JANGADA_TELEMETRY__LOG_FORMAT": "json"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+def in_a_process(forks: ForkServer, url: str) -> tuple[int, str]:
+    command = Command(
+        argv=[sys.executable, "-m", "jangada", "migrate"],
+        environ=os.environ
+        | {"JANGADA_DATABASE__URL": url, "JANGADA_TELEMETRY__LOG_FORMAT": "json"},
     )
-    output, _ = await process.communicate()
-    return process.returncode, output.decode()
+    done = forks.run(command)
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.anyio
-async def test_of_five_runners_at_once_one_applies_and_all_succeed(empty_url: str) -> None:
+async def test_of_five_runners_at_once_one_applies_and_all_succeed(
+    empty_url: str, forks: ForkServer
+) -> None:
     async with (
         asyncio.timeout(PATIENCE),
         await psycopg.AsyncConnection.connect(empty_url, autocommit=True) as holder,
     ):
         await holder.execute("SELECT pg_advisory_lock(%s)", (run.LOCK_KEY,))
-        runners = [asyncio.create_task(in_a_process(empty_url)) for _ in range(5)]
+        runners = [
+            asyncio.create_task(asyncio.to_thread(in_a_process, forks, empty_url)) for _ in range(5)
+        ]
 
         async def all_wait() -> bool:
             return await waiting_runners(holder) == len(runners)
