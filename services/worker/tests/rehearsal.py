@@ -127,9 +127,12 @@ class Hog(JobArgs):
     kind: ClassVar[str] = "test.hog"
 
 
-@handles(Hog, timeout=timedelta(seconds=0.1))
+@handles(Hog, timeout=timedelta(seconds=2))
 async def run_hog(_: Hog, context: JobContext) -> None:
-    """C code that would never give the interpreter back; from the second start on it behaves."""
+    """C code that would never give the interpreter back; from the second start on it behaves.
+
+    The timeout is longer than the sign takes on a busy machine, or the first start would end there.
+    """
     await sign(context, "started")
     if context.attempt == 1:
         ctypes.PyDLL(None).sleep(600)
