@@ -27,9 +27,10 @@ from chaos.harness import BENCH, STARTING, DidNotStartError, Program, until
 from chaos.ledger import Counts, Ledger
 from chaos.servers import Valkey
 from jangada.auth_settings import AuthSettings
-from jangada.config import DatabaseSettings, Environment, JobsSettings, Settings, ValkeySettings
+from jangada.config import DatabaseSettings, Environment, Settings, ValkeySettings
 from jangada.db import new_id
 from jangada.jobs.service import enqueue
+from jangada.jobs_settings import JobsSettings
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.process import Command
 from jangada.local.valkey import EmbeddedValkey

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from jangada.config import JobsSettings, Settings, known_keys, load_settings, unknown_keys
+from jangada.config import Settings, known_keys, load_settings, unknown_keys
 from jangada.environment import Duration, InvalidSettings, keys_of
+from jangada.jobs_settings import JobsSettings
 from jangada.runtime import derived_key, master_key, start
 
 CANARY = "canary-4b1d"

@@ -27,7 +27,6 @@ from jangada.auth_settings import AuthSettings
 from jangada.config import (
     DatabaseSettings,
     Environment,
-    JobsSettings,
     Settings,
     ValkeySettings,
 )
@@ -38,6 +37,7 @@ from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.delivery.workers import NewWorker, register
 from jangada.jobs.models import FINAL_STATES, Job
 from jangada.jobs.schemas import JobArgs
+from jangada.jobs_settings import JobsSettings
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.process import Child, Command
 from jangada.local.valkey import EmbeddedValkey

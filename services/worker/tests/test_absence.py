@@ -12,9 +12,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from jangada.config import DatabaseSettings, JobsSettings, Settings, ValkeySettings
+from jangada.config import DatabaseSettings, Settings, ValkeySettings
 from jangada.db import new_id
 from jangada.jobs.models import JobState
+from jangada.jobs_settings import JobsSettings
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run

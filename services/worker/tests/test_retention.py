@@ -8,10 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
-from jangada.config import JobsSettings
 from jangada.db import Database
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.models import JobState
+from jangada.jobs_settings import JobsSettings
 from jangada.testing import Person
 from jangada_worker import retention
 from jangada_worker.metrics import DispatcherMetrics

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from jangada.config import JobsSettings
+from jangada.jobs_settings import JobsSettings
 from jangada_worker.windows import Windows
 
 SETTINGS = JobsSettings(min_window=16, window_ahead=timedelta(milliseconds=50))

@@ -35,50 +35,58 @@ _NAMES: Final[Mapping[str, Delimiter]] = {
 _MAPPING: Final = TypeAdapter(dict[str, Field | None])
 
 
+_DelimiterName = Annotated[
+    str | None,
+    Query(
+        description="`comma`, `semicolon`, `tab` or `pipe`, or the character itself. "
+        "Default: what the file shows.",
+    ),
+]
+_EncodingName = Annotated[
+    str | None,
+    Query(
+        max_length=MAX_ENCODING_CHARS,
+        description="Such as `utf-8` or `windows-1252`. Default: what the file shows.",
+    ),
+]
+_MappingText = Annotated[
+    str | None,
+    Query(
+        max_length=MAX_MAPPING_CHARS,
+        description="JSON: column name → field (`name`, `given_name`, `middle_name`, "
+        "`family_name`, `email`, `phone`, `company`, `attribute`), or null to leave the column "
+        "out. What it doesn't name is told from the column's name.",
+        examples=[MAPPING_EXAMPLE],
+    ),
+]
+_Region = Annotated[
+    str | None,
+    Query(
+        description="Country (ISO 3166) of phones that are written without a country code. "
+        "Default: a setting.",
+    ),
+]
+_OnConflict = Annotated[
+    OnConflict,
+    Query(
+        description="For a row whose contact exists: `update` takes over its filled cells, "
+        "`skip` leaves the contact as it is.",
+    ),
+]
+_ValidateOnly = Annotated[
+    bool, Query(description="Count and reject as an import would, and change no contact.")
+]
+
+
 def get_import_options(
     runtime: RuntimeDep,
     *,
-    delimiter: Annotated[
-        str | None,
-        Query(
-            description="`comma`, `semicolon`, `tab` or `pipe`, or the character itself. "
-            "Default: what the file shows.",
-        ),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        Query(
-            max_length=MAX_ENCODING_CHARS,
-            description="Such as `utf-8` or `windows-1252`. Default: what the file shows.",
-        ),
-    ] = None,
-    mapping: Annotated[
-        str | None,
-        Query(
-            max_length=MAX_MAPPING_CHARS,
-            description="JSON: column name → field (`name`, `given_name`, `middle_name`, "
-            "`family_name`, `email`, `phone`, `company`, `attribute`), or null to leave the column "
-            "out. What it doesn't name is told from the column's name.",
-            examples=[MAPPING_EXAMPLE],
-        ),
-    ] = None,
-    default_region: Annotated[
-        str | None,
-        Query(
-            description="Country (ISO 3166) of phones that are written without a country code. "
-            "Default: a setting.",
-        ),
-    ] = None,
-    on_conflict: Annotated[
-        OnConflict,
-        Query(
-            description="For a row whose contact exists: `update` takes over its filled cells, "
-            "`skip` leaves the contact as it is.",
-        ),
-    ] = OnConflict.UPDATE,
-    validate_only: Annotated[
-        bool, Query(description="Count and reject as an import would, and change no contact.")
-    ] = False,
+    delimiter: _DelimiterName = None,
+    encoding: _EncodingName = None,
+    mapping: _MappingText = None,
+    default_region: _Region = None,
+    on_conflict: _OnConflict = OnConflict.UPDATE,
+    validate_only: _ValidateOnly = False,
 ) -> ImportOptions:
     """Raises the errors of each parameter, each named."""
     settings = runtime.settings.contacts

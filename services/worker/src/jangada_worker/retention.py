@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from jangada.config import JobsSettings
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.delivery.retention import BEGINNING, prune
 from jangada.jobs.models import JobState
+from jangada.jobs_settings import JobsSettings
 from jangada_worker.metrics import DispatcherMetrics
 
 LONGEST_TURN: Final = 0.25

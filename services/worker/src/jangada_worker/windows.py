@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict
 from typing import Final
 
-from jangada.config import JobsSettings
+from jangada.jobs_settings import JobsSettings
 from jangada_queue.rates import DecayedRate
 
 MEMORY: Final = 1.0

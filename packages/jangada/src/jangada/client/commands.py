@@ -24,6 +24,24 @@ InsecureHttp = Annotated[
     bool,
     typer.Option("--insecure-http", help="Allow http, unencrypted, to another machine."),
 ]
+File = Annotated[Path, typer.Argument(help="The CSV file; - is standard input.")]
+Detected = Annotated[str | None, typer.Option(help="Default: detected.")]
+Mapping = Annotated[
+    str | None, typer.Option(help='Columns to fields, as JSON: \'{"Mail": "email"}\'.')
+]
+Region = Annotated[
+    str | None, typer.Option(help="Country of phones without a country code, such as BR.")
+]
+OnConflict = Annotated[
+    Literal["update", "skip"] | None, typer.Option(help="What becomes of contacts that exist.")
+]
+ValidateOnly = Annotated[bool, typer.Option("--validate-only", help="Report, and import nothing.")]
+Rejects = Annotated[
+    Path | None,
+    typer.Option(help="Where to save rejected rows, to correct and import them.", dir_okay=False),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if rows were rejected.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the finished job as one line of JSON.")]
 
 contacts = typer.Typer(help="Work with contacts on a server.", no_args_is_help=True)
 
@@ -78,35 +96,18 @@ def logout(
 
 @contacts.command("import")
 def import_contacts(  # noqa: PLR0913 - the options of an import
-    file: Annotated[Path, typer.Argument(help="The CSV file; - is standard input.")],
+    file: File,
     *,
     server: Server = None,
-    delimiter: Annotated[str | None, typer.Option(help="Default: detected.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Default: detected.")] = None,
-    mapping: Annotated[
-        str | None, typer.Option(help='Columns to fields, as JSON: \'{"Mail": "email"}\'.')
-    ] = None,
-    default_region: Annotated[
-        str | None, typer.Option(help="Country of phones without a country code, such as BR.")
-    ] = None,
-    on_conflict: Annotated[
-        Literal["update", "skip"] | None, typer.Option(help="What becomes of contacts that exist.")
-    ] = None,
-    validate_only: Annotated[
-        bool, typer.Option("--validate-only", help="Report, and import nothing.")
-    ] = False,
-    rejects: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where to save rejected rows, to correct and import them.", dir_okay=False
-        ),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if rows were rejected.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the finished job as one line of JSON.")
-    ] = False,
+    delimiter: Detected = None,
+    encoding: Detected = None,
+    mapping: Mapping = None,
+    default_region: Region = None,
+    on_conflict: OnConflict = None,
+    validate_only: ValidateOnly = False,
+    rejects: Rejects = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
     insecure_http: InsecureHttp = False,
 ) -> None:
     """Import a contact file and wait until it is done.
