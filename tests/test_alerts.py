@@ -5,14 +5,13 @@ import shutil
 import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import tools
 import yaml
-from chart import rendered, template
+from chart import objects, template
 from toolchain import ROOT
 
 FAILS, WAIT = "JangadaApiFails", "JangadaJobsWait"
@@ -28,12 +27,11 @@ def promtool() -> str:
     return found
 
 
-@cache
 def rule() -> Mapping[str, Any]:
     if (found := tools.find(tools.CHART)) is None:
         pytest.skip("helm isn't built: `make tools ARGS=chart` does it")
-    objects = yaml.load_all(rendered("production", found / "helm"), yaml.CSafeLoader)
-    return next(each for each in objects if each and each["kind"] == "PrometheusRule")
+    everything = objects("production", found / "helm")
+    return next(each for each in everything if each["kind"] == "PrometheusRule")
 
 
 @pytest.fixture

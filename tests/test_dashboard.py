@@ -11,11 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
+import chart
 import dashboard
 import pytest
 import tools
 import yaml
-from chart import CHART, rendered
+from chart import CHART
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
@@ -115,8 +116,8 @@ def helm() -> Path:
 
 
 def objects(kind: str) -> list[Any]:
-    everything = yaml.safe_load_all(rendered("production", helm()))
-    return [each for each in everything if each and each["kind"] == kind]
+    everything = chart.objects("production", helm())
+    return [each for each in everything if each["kind"] == kind]
 
 
 def test_every_panel_says_what_it_shows_and_in_which_unit() -> None:
