@@ -70,11 +70,19 @@ WRONG: list[tuple[str, str]] = [
     ("monitoring.oldestWaitSeconds=0", "/monitoring/oldestWaitSeconds"),
     ("monitoring.runbookUrl=runbooks", "/monitoring/runbookUrl"),
     ("edge.ingress.hosts=api.example", "/edge/ingress/hosts"),
+    ("edge.httpRoute.timeouts.request=soon", "/edge/httpRoute/timeouts/request"),
+    (r"podLabels.app\.kubernetes\.io/name=other", "app.kubernetes.io/name"),
+    ("api.tolerations[0].effect=Never", "/api/tolerations/0/effect"),
+    ("workers[0].affinity.podafinity=x", "'podafinity' not allowed"),
+    ("networkPolicy.dns.ports[0]=domain", "/networkPolicy/dns/ports/0"),
 ]
 TOGETHER: list[tuple[str, str]] = [
     ("monitoring.rules=true", "monitoring.rules needs monitoring.podMonitors"),
     ("production=true", "production and dev.enabled exclude each other"),
     ("storage.url=s3://a,storage.existingClaim=b", "exclude each other"),
+    ("edge.httpRoute.enabled=true", "needs edge.httpRoute.parentRefs"),
+    ("edge.ingress.enabled=true", "needs edge.ingress.hosts"),
+    ("api.autoscaling.min=20", "api.autoscaling.max is below api.autoscaling.min"),
 ]
 """What is right alone, and wrong with other values: helm says the first such thing only."""
 

@@ -21,6 +21,15 @@
 {{- if and $values.monitoring.rules (not $values.monitoring.podMonitors) }}
   {{- fail "monitoring.rules needs monitoring.podMonitors: the alerts go by the labels that those give" }}
 {{- end }}
+{{- if and $values.edge.httpRoute.enabled (not $values.edge.httpRoute.parentRefs) }}
+  {{- fail "edge.httpRoute.enabled needs edge.httpRoute.parentRefs: the gateway that the route is of" }}
+{{- end }}
+{{- if and $values.edge.ingress.enabled (not $values.edge.ingress.hosts) }}
+  {{- fail "edge.ingress.enabled needs edge.ingress.hosts: an Ingress without rules is refused by the API server" }}
+{{- end }}
+{{- if lt (int $values.api.autoscaling.max) (int $values.api.autoscaling.min) }}
+  {{- fail "api.autoscaling.max is below api.autoscaling.min" }}
+{{- end }}
 {{- range $pool := $values.workers }}
   {{- if lt (int $pool.replicas.max) (int $pool.replicas.min) }}
     {{- fail (printf "workers: pool %s has replicas.max below replicas.min" $pool.name) }}

@@ -1,4 +1,4 @@
-{{/* Names and labels. A component is called with (list $ "api"). */}}
+{{/* Names and labels. A component is called with (list $ "api"); labels of its own may be a third. */}}
 {{- define "jangada.fullname" -}}
 {{- .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
 {{- end }}
@@ -20,6 +20,13 @@ app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: jangada
 app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version }}
+{{- with merge (dict) (len . | eq 3 | ternary (last .) dict) (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "jangada.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "jangada.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end }}
 
 {{/* An image: (list $ .Values.api.image). */}}
@@ -41,36 +48,9 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- $given.name | default (printf "%s-dev" (include "jangada.fullname" $root)) -}}
 {{- end }}
 
-{{- define "jangada.podSecurity" -}}
-automountServiceAccountToken: false
-enableServiceLinks: false
-{{- with .Values.global.imagePullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
-{{- end }}
-
 {{- define "jangada.containerSecurity" -}}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
-{{- end }}
-
-{{- define "jangada.spread" -}}
-topologySpreadConstraints:
-  - maxSkew: 1
-    topologyKey: kubernetes.io/hostname
-    whenUnsatisfiable: ScheduleAnyway
-    labelSelector:
-      matchLabels: {{- include "jangada.selector" . | nindent 8 }}
 {{- end }}

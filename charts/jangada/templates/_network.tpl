@@ -11,13 +11,15 @@
 {{- end }}
 
 {{- define "jangada.egressDns" -}}
+{{- $dns := .Values.networkPolicy.dns -}}
 - ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
-  to:
-    - namespaceSelector: {}
-      podSelector:
-        matchLabels: {k8s-app: kube-dns}
+    {{- range $dns.ports }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with $dns.to }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}
 
 {{- define "jangada.egressPlatform" -}}
