@@ -18,8 +18,11 @@ SNAPSHOTS = sorted(CHART.glob("tests/*.rendered.yaml"))
 SHIPPED = [*SNAPSHOTS, *CHART.glob("crds/*.yaml"), *ROOT.glob("k8s/**/*.yaml")]
 GUIDES = sorted(ROOT.glob("docs/guides/*.md"))
 NOT_COVERED = {
+    "Application": "of Argo CD",
+    "GitRepository": "of Flux",
+    "HelmRelease": "of Flux",
     "HTTPRoute": "of Gateway API, whose definition comes with a gateway",
-    "Kustomization": "read by kustomize, and by no server",
+    "Kustomization": "read by kustomize, or of Flux",
     "PodMonitor": "of the Prometheus operator",
     "PrometheusRule": "of the Prometheus operator; tests/test_alerts.py has promtool read it",
 }
