@@ -2,12 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.resources import files
 
 import chart
 import dashboard
+import release_page
 import settings_page
+import tools
 import values_page
 import workerpool_page
 from toolchain import ROOT, say
@@ -21,6 +24,16 @@ def definition() -> str:
     return found.read_text("utf-8")
 
 
+def release() -> Mapping[str, Callable[[], str]]:
+    """What a release says of itself, which is known by what it renders."""
+    if (found := tools.find(tools.CHART)) is None:
+        return {}
+    return {
+        "charts/jangada/images.txt": partial(release_page.images, found / "helm"),
+        "charts/jangada/Chart.yaml": partial(release_page.chart, found / "helm"),
+    }
+
+
 DOCUMENTS = {
     "docs/settings.md": settings_page.page,
     ".env.example": settings_page.example,
@@ -31,6 +44,7 @@ DOCUMENTS = {
     **api.DOCUMENTS,
     "charts/jangada/dashboards/api-and-queue.json": dashboard.page,
     **chart.snapshots(),
+    **release(),
 }
 
 

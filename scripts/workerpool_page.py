@@ -24,8 +24,8 @@ PREFACE = """\
 
 Generated from the definition that `jangada-operator manifests --crd-only` prints, and from the
 operator's code. `kubectl explain wp.spec` says the same of the cluster that you are in. How to use
-it: [the guide](guides/operator.md). Pools to start from: [examples](../k8s/examples). What to do when
-a pool has the wrong size: [the runbook](runbooks/pool-does-not-scale.md).
+it: [the guide](guides/operator.md). Pools to start from: [examples](../k8s/examples). What to do
+when a pool has the wrong size: [the runbook](runbooks/pool-does-not-scale.md).
 
 """
 CONDITIONS = """
