@@ -1,6 +1,6 @@
 """Who a pod of the chart is, where it may run, and who may reach it: as values say it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from chart import VALUES, Object, parsed, template, values
 type Pods = Mapping[str, Object]
 
 OURS = {"api", "dispatcher", "worker-default", "worker-imports", "worker-fixed"}
+IMPORTS = "worker-imports"
 TEAM = "example.com/team"
 
 
@@ -21,7 +22,7 @@ def helm() -> Path:
     return found / "helm"
 
 
-def objects(name: str) -> tuple[Object, ...]:
+def objects(name: str) -> Sequence[Object]:
     return chart.objects(name, helm())
 
 
@@ -31,23 +32,31 @@ def component(meta: Object) -> str:
 
 def pods(name: str) -> Pods:
     """Pods and templates of pods, by component."""
-    templates = [each for each in objects(name) if each["kind"] == "Pod"]
-    templates += [
-        each["spec"]["template"] for each in objects(name) if "template" in each.get("spec", ())
-    ]
+    return among(objects(name))
+
+
+def among(found: Sequence[Object]) -> Pods:
+    templates = [each for each in found if each["kind"] == "Pod"]
+    templates += [each["spec"]["template"] for each in found if "template" in each.get("spec", ())]
     return {component(each["metadata"]): each for each in templates}
+
+
+def changed(name: str, *given: str) -> Sequence[Object]:
+    """What a file of values renders with some other values."""
+    sets = (f"--set={each}" for each in given)
+    return parsed(template(helm(), "--values", str(values(name)), *sets))
 
 
 def test_a_component_has_its_own_values_instead_of_those_for_all() -> None:
     found = pods("production")
-    wanted = {name: "shop-first" if name == "api" else "shop" for name in found}
+    assert {name for name in found if "tolerations" not in found[name]["spec"]} == {IMPORTS}
+    assert {name for name in found if "affinity" in found[name]["spec"]} == {IMPORTS}
+
+
+def test_a_priority_is_that_of_all_pods_or_of_a_component() -> None:
+    found = among(changed("dev", "priorityClassName=shop", "api.priorityClassName=first"))
+    wanted = {name: "first" if name == "api" else "shop" for name in found}
     assert {name: each["spec"]["priorityClassName"] for name, each in found.items()} == wanted
-    assert {name for name, each in found.items() if "tolerations" not in each["spec"]} == {
-        "worker-imports"
-    }
-    assert {name for name, each in found.items() if "affinity" in each["spec"]} == {
-        "worker-imports"
-    }
 
 
 def test_labels_and_annotations_are_where_values_say() -> None:
@@ -59,15 +68,9 @@ def test_labels_and_annotations_are_where_values_say() -> None:
 
 
 def test_a_pods_label_wins_over_one_of_all_objects() -> None:
-    given = ["dev.enabled=true", "commonLabels.tier=all", "api.podLabels.tier=edge"]
-    made = parsed(template(helm(), *(f"--set={each}" for each in given)))
-    api = next(
-        each
-        for each in made
-        if each["metadata"]["name"] == "shop-api" and each["kind"] == "Deployment"
-    )
-    assert api["metadata"]["labels"]["tier"] == "all"
-    assert api["spec"]["template"]["metadata"]["labels"]["tier"] == "edge"
+    made = changed("dev", "commonLabels.tier=all", "api.podLabels.tier=edge")
+    assert {each["metadata"]["labels"]["tier"] for each in made} == {"all"}
+    assert among(made)["api"]["metadata"]["labels"]["tier"] == "edge"
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -80,13 +83,9 @@ def test_what_reaches_the_files_has_an_account_for_a_clouds_identity(name: str) 
 
 
 def test_an_account_that_is_there_already_is_taken() -> None:
-    given = ["serviceAccount.create=false", "serviceAccount.name=theirs"]
-    made = parsed(
-        template(helm(), "--values", str(values("small")), *(f"--set={each}" for each in given))
-    )
+    made = changed("small", "serviceAccount.create=false", "serviceAccount.name=theirs")
     assert "ServiceAccount" not in {each["kind"] for each in made}
-    api = next(each for each in made if each["kind"] == "Deployment")
-    assert api["spec"]["template"]["spec"]["serviceAccountName"] == "theirs"
+    assert among(made)["api"]["spec"]["serviceAccountName"] == "theirs"
 
 
 def selected(policy: Object, found: Pods) -> Pods:
