@@ -145,6 +145,9 @@ def claim(place: Place) -> None:
 
 
 def wait_ready(place: Place) -> None:
+    # The autoscaler, whose word three is here, has its turn every 15 s.
+    three = ["--for=jsonpath={.spec.replicas}=3", "--selector=app.kubernetes.io/component=api"]
+    place.kubectl("wait", "--timeout=300s", *three, "deployments")
     place.kubectl("wait", "--timeout=300s", "--for=condition=Available", "deployments", "--all")
     place.kubectl("wait", "--timeout=300s", "--for=condition=Complete", "jobs", "--all")
 
