@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 import tools
+import yaml
 from chart import CHART, template, values
-from cluster.api import Api
+from cluster.api import Api, Object
 from cluster.bed import Bed
 from toolchain import ROOT
 
@@ -209,3 +211,65 @@ def test_a_release_can_be_rolled_back_by_helm(place: Place) -> None:
     assert len(jobs(place)) == 1, "the migration of before is gone with its manifest"
     place.run(built(tools.CHART), "rollback", "shop", "1", *WAIT)
     wait_ready(place)
+
+
+DEFINITION = "workerpools.jangada.dev"
+MENDED = ["apply", "--server-side", "--force-conflicts", "-f"]
+
+
+def older(folder: Path) -> Path:
+    """The chart of a release whose pools had no objective yet."""
+    chart = folder / "jangada"
+    shutil.copytree(CHART, chart)
+    path = chart / "crds/workerpools.yaml"
+    definition = yaml.safe_load(path.read_text("utf-8"))
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    del schema["properties"]["spec"]["properties"]["objective"]
+    path.write_text(yaml.safe_dump(definition))
+    pools = chart / "templates/workers/workerpool.yaml"
+    lines = pools.read_text("utf-8").splitlines(keepends=True)
+    pools.write_text("".join(each for each in lines if "objective:" not in each))
+    return chart
+
+
+def objectives(place: Place) -> list[Object]:
+    return [each["spec"].get("objective", {}) for each in place.api.list("workerpools")]
+
+
+@pytest.fixture
+def aged(place: Place) -> Iterator[Place]:
+    """A place with a release of the older chart, whose helm brought the older definition."""
+    apply_definition(place)
+    place.api.delete("customresourcedefinitions", DEFINITION)
+    place.api.wait_for("customresourcedefinitions", lambda one: one is None, name=DEFINITION)
+    try:
+        yield place
+    finally:
+        apply_definition(place)
+
+
+def test_with_an_older_definition_helm_4_names_what_it_lacks(aged: Place, tmp_path: Path) -> None:
+    helm, chart = built(tools.CHART), older(tmp_path)
+    aged.run(helm, "install", "shop", str(chart), *chosen({}), *WAIT)
+    with pytest.raises(AssertionError, match=r"spec\.objective: field not declared in schema"):
+        by_helm_4(aged, {})
+    assert objectives(aged) == [{}, {}], "the pools of before are as they were"
+    with pytest.raises(AssertionError, match=r'conflict with "helm"'):
+        aged.kubectl("apply", "--server-side", "-f", str(CHART / "crds"))
+    aged.kubectl(*MENDED, str(CHART / "crds"))
+    aged.bed.wait("today's definition", lambda: bool(objectives(aged)[0]))
+    by_helm_4(aged, {})
+    assert objectives(aged) == [{"startWithin": "5s"}, {"startWithin": "30s"}]
+
+
+def test_with_an_older_definition_helm_3_drops_what_it_lacks(aged: Place, tmp_path: Path) -> None:
+    """For good: what the release before had written already it doesn't write again."""
+    helm, chart = built(tools.HELM3), older(tmp_path)
+    aged.run(helm, "install", "shop", str(chart), *chosen({}), *WAIT)
+    by_helm_3(aged, {})
+    aged.kubectl(*MENDED, str(CHART / "crds"))
+    aged.bed.wait("today's definition", lambda: bool(objectives(aged)[0]))
+    by_helm_3(aged, {})
+    assert objectives(aged) == [{"startWithin": "5s"}] * 2, "the default's, not the values'"
+    aged.kubectl(*MENDED, "-", given=aged.run(helm, "get", "manifest", "shop"))
+    assert objectives(aged) == [{"startWithin": "5s"}, {"startWithin": "30s"}]

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import kopf
 
+from jangada_operator import definition
 from jangada_operator.kube import Kube, KubeError, find_login
 from jangada_operator.leader import Leadership
 from jangada_operator.listening import has_heard_all, paths_of
@@ -98,6 +99,7 @@ async def _work(operator: Operator, options: Options, stop: asyncio.Event) -> No
             "pools": operator.run(),
             "prune": _prune(operator, options.namespaces),
             "informing": _inform(operator, options.namespaces),
+            "definition": definition.compare(operator.kube),
             "watches": _watch(operator.cluster, options),
         }.items()
     ]

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from jangada_operator import app
+from jangada_operator import app, definition
 from jangada_operator.kube import KubeError
 
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -83,6 +83,7 @@ def manifests(
     ] = False,
 ) -> None:
     """Print what the operator needs in a cluster, for `kubectl apply -f -`."""
-    folder = files("jangada_operator") / "manifests"
-    names = ["workerpool-crd.yaml"] if crd_only else ["workerpool-crd.yaml", "rbac.yaml"]
-    typer.echo("---\n".join((folder / name).read_text("utf-8") for name in names), nl=False)
+    parts = [definition.manifest()]
+    if not crd_only:
+        parts.append((files("jangada_operator") / "manifests" / "rbac.yaml").read_text("utf-8"))
+    typer.echo("---\n".join(parts), nl=False)

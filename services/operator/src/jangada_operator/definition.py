@@ -1,0 +1,97 @@
+"""Whether the definition of WorkerPool that the cluster has knows all of our fields.
+
+Whoever upgrades the operator applies the definition first, since helm never changes one. Where that
+was forgotten, the API server drops what the definition doesn't know: from specs, where its owner
+believes it is in force, and from statuses. Nothing else breaks, so it is said, and work goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+import yaml
+
+from jangada_operator.kube import Kube, KubeError
+from jangada_operator.workerpool.spec import API_VERSION, GROUP, KIND, VERSION
+
+SCHEMAS: Final = f"/openapi/v3/apis/{API_VERSION}"
+"""What every account may read, unlike definitions themselves."""
+
+SCHEMA: Final = ".".join((*reversed(GROUP.split(".")), VERSION, KIND))
+LOOK_EVERY: Final = 30.0
+PARTS: Final = ("spec", "status")
+
+type Schema = Mapping[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+def manifest() -> str:
+    """The definition of this release, as YAML."""
+    path = files("jangada_operator") / "manifests" / "workerpool-crd.yaml"
+    return path.read_text("utf-8")
+
+
+def schema_of(definition: Schema) -> Schema:
+    """Of the objects of a definition, which has one version."""
+    (version,) = definition["spec"]["versions"]
+    found: Schema = version["schema"]["openAPIV3Schema"]
+    return found
+
+
+def fields_of(schema: Schema, path: str = "") -> Iterator[str]:
+    """The paths of all fields below an object, such as `.spec.floors[].cron`."""
+    for name, field in schema.get("properties", {}).items():
+        yield f"{path}.{name}"
+        yield from fields_of(field, f"{path}.{name}")
+    if isinstance(items := schema.get("items"), Mapping):
+        yield from fields_of(items, f"{path}[]")
+
+
+def unknown_fields(ours: Schema, theirs: Schema) -> list[str]:
+    """What the other one drops: the outermost fields only."""
+    known = set(fields_of(theirs))
+    missing = [each for part in PARTS for each in _below(ours, part) if each not in known]
+    return [
+        each for each in missing if not any(each.startswith((f"{of}.", f"{of}[")) for of in missing)
+    ]
+
+
+def _below(schema: Schema, part: str) -> Iterator[str]:
+    return fields_of(schema["properties"][part], f".{part}")
+
+
+async def compare(kube: Kube) -> None:
+    """Tell what the cluster's definition doesn't know, when that changes, until cancelled."""
+    ours, before = schema_of(yaml.safe_load(manifest())), ""
+    while True:
+        found = await _unknown(kube, ours)
+        if found is not None and (text := ", ".join(found)) != before:
+            _tell(text)
+            before = text
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def _unknown(kube: Kube, ours: Schema) -> list[str] | None:
+    """None where the server doesn't say: it publishes a schema a second after its definition."""
+    try:
+        schemas = (await kube.get(SCHEMAS)).get("components", {}).get("schemas", {})
+    except KubeError as error:
+        log.debug("the schema of WorkerPool can't be read: %s", error)
+        return None
+    return unknown_fields(ours, schemas[SCHEMA]) if SCHEMA in schemas else None
+
+
+def _tell(text: str) -> None:
+    if not text:
+        log.info("the definition of WorkerPool knows all fields of this operator")
+        return
+    log.warning(
+        "the definition of WorkerPool in this cluster is older than this operator, and the API "
+        "server drops what it doesn't know: %s. Apply the one of this release: "
+        "`kubectl apply --server-side --force-conflicts -f crds/` in the chart, or of what "
+        "`jangada-operator manifests --crd-only` prints",
+        text,
+    )
