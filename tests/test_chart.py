@@ -198,6 +198,26 @@ def test_the_operator_may_do_what_its_own_manifest_says(kind: str) -> None:
     assert found == wanted
 
 
+@pytest.mark.parametrize("whole", ["false", "true"])
+def test_pools_name_the_lease_of_the_release_s_operator(whole: str) -> None:
+    """So another release's operator, in this namespace or in all, leaves them alone."""
+    more = [f"--set=operator.clusterWide={whole}", "--namespace", "team"]
+    found = parsed(template(helm(), "--values", str(values("dev")), *more))
+    by_kind = {each["kind"]: each for each in found}
+    (lease,) = (
+        each["value"]
+        for of in found
+        for spec in [of.get("spec", {}).get("template", {}).get("spec", {})]
+        for container in spec.get("containers", ())
+        for each in container.get("env", ())
+        if each["name"] == "JANGADA_OPERATOR_LEASE_NAME"
+    )
+    leader = next(each for each in found if each["metadata"]["name"] == "shop-operator-leader")
+    assert leader["rules"][1]["resourceNames"] == [lease]
+    assert by_kind["WorkerPool"]["metadata"]["labels"]["jangada.dev/operator"] == lease
+    assert lease == ("shop-operator-of-all" if whole == "true" else "shop-operator")
+
+
 def test_the_chart_names_the_schema_of_its_release() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
     assert chart["annotations"]["jangada.dev/schema"] == head()

@@ -58,13 +58,15 @@ class Operator:
 
 
 @contextmanager
-def operator(bed: Bed, folder: Path, number: int = 0, launch: Launch = start) -> Iterator[Operator]:
-    """Run one; it ends in order afterwards."""
+def operator(
+    bed: Bed, folder: Path, number: int = 0, launch: Launch = start, *, lease: str = LEASE
+) -> Iterator[Operator]:
+    """Run one; it ends in order afterwards. With a lease of its own it is somebody else's."""
     log = folder / f"operator-{number}.log"
     command = Command(
         argv=[
             *(sys.executable, "-m", "jangada_operator.cli", "run", "--port", "0"),
-            *("--host", "127.0.0.1", "--lease-namespace", NAMESPACE),
+            *("--host", "127.0.0.1", "--lease-namespace", NAMESPACE, "--lease-name", lease),
         ],
         environ={**image(), "KUBECONFIG": str(bed.account(NAMESPACE, ACCOUNT))},
         folder=folder,

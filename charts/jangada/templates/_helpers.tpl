@@ -29,6 +29,11 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- .Values.serviceAccount.name | default (ternary (include "jangada.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end }}
 
+{{/* The lease of the operators. Those of one namespace and those of all of them are never the same. */}}
+{{- define "jangada.lease" -}}
+{{ include "jangada.name" (list . "operator") }}{{ ternary "-of-all" "" .Values.operator.clusterWide }}
+{{- end }}
+
 {{/* An image: (list $ .Values.api.image). */}}
 {{- define "jangada.image" -}}
 {{- $root := index . 0 -}}

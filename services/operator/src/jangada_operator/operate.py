@@ -46,7 +46,9 @@ def run(
     lease_name: Annotated[
         str,
         typer.Option(
-            help="Operators of one lease take turns.", envvar="JANGADA_OPERATOR_LEASE_NAME"
+            help="Operators of one lease take turns. They leave pools alone whose label "
+            "jangada.dev/operator names another lease.",
+            envvar="JANGADA_OPERATOR_LEASE_NAME",
         ),
     ] = "jangada-operator",
     host: Annotated[

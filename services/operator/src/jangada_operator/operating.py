@@ -12,7 +12,7 @@ from jangada_operator.brokers import Broker, Brokers, UnreadableBroker
 from jangada_operator.kube import Kube, KubeError
 from jangada_operator.leader import Leadership
 from jangada_operator.secrets import Secrets
-from jangada_operator.watching import Cluster
+from jangada_operator.watching import Cluster, Written
 from jangada_operator.workerpool.draining import Target
 from jangada_operator.workerpool.observing import Look
 from jangada_operator.workerpool.reasons import Trouble
@@ -25,7 +25,7 @@ from jangada_operator.workerpool.reconciling import (
     refuse,
     refuse_unreadable,
 )
-from jangada_operator.workerpool.spec import Pool, PoolKey
+from jangada_operator.workerpool.spec import OPERATOR, Pool, PoolKey
 from jangada_operator.workerpool.status import Problem
 
 INTERVAL: Final = 1.0
@@ -111,9 +111,10 @@ class Operator:
 
     def _take_in(self) -> None:
         """Pools that came, went or were changed. What can't be read any more is left as it is."""
-        for key in [key for key in self.managed if key not in self.cluster.pools]:
+        ours = self._ours()
+        for key in [key for key in self.managed if key not in ours]:
             del self.managed[key]
-        for key, written in self.cluster.pools.items():
+        for key, written in ours.items():
             if written.pool is None:
                 self.managed.pop(key, None)
                 continue
@@ -123,6 +124,15 @@ class Operator:
                 )
             elif self.managed[key].pool is not written.pool:
                 self.managed[key].take(written.pool)
+
+    def _ours(self) -> dict[PoolKey, Written]:
+        """Those that name no operator, or this one: another's may be acted on at this moment."""
+        own = self.leadership.name
+        return {
+            key: each
+            for key, each in self.cluster.pools.items()
+            if (each.body["metadata"].get("labels") or {}).get(OPERATOR, own) == own
+        }
 
     async def _broker_of(self, managed: Managed) -> Broker | Problem:
         try:
@@ -235,7 +245,7 @@ class Operator:
 
     async def _refuse_unreadable(self) -> None:
         """Tell pools whose spec can't be read why."""
-        unreadable = {key: each for key, each in self.cluster.pools.items() if each.pool is None}
+        unreadable = {key: each for key, each in self._ours().items() if each.pool is None}
         self._unreadable = {
             key: each for key, each in self._unreadable.items() if key in unreadable
         }

@@ -19,6 +19,9 @@ PLURAL: Final = "workerpools"
 KIND: Final = "WorkerPool"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 
+OPERATOR: Final = f"{GROUP}/operator"
+"""A label of a pool: the lease of the operators that look after it; without it all do."""
+
 PREFIX: Final = "jangada"
 """Of all keys of a queue, where nobody says otherwise."""
 
