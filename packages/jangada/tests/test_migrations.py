@@ -45,6 +45,7 @@ WITHOUT_KEY: Final = {("import_rejects", "tenant_id", "tenants.id")}
 """References that a model leaves out: it is reached through another one."""
 
 PATIENCE: Final = 100
+GUIDE: Final = Path(__file__).parents[3] / "docs/guides/upgrade.md"
 
 
 def revisions() -> list[str]:
@@ -225,6 +226,21 @@ def waiting_pids(url: str) -> set[int]:
             AND application_name = 'jangada-migrate' AND wait_event_type = 'Lock'"""
         ).fetchall()
     return {row[0] for row in found}
+
+
+def test_the_guide_s_query_names_who_is_in_the_way(empty: DatabaseSettings) -> None:
+    query = re.search(r"^```sql\n(.*?)^```$", GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert query is not None
+    url = empty.url.get_secret_value()
+    run.upgrade(empty, target="0001")
+    with lock_tenants(url) as holder, ThreadPoolExecutor(1) as pool:
+        migrating: Future[str | None] = pool.submit(run.upgrade, empty)
+        with psycopg.connect(url, autocommit=True) as asking:
+            while not (found := asking.execute(query[1].encode()).fetchall()):
+                assert not migrating.done()
+        assert [row[0] for row in found] == [holder.info.backend_pid]
+        holder.rollback()
+        assert migrating.result(timeout=PATIENCE) == head()
 
 
 def test_a_locked_table_is_tried_again_until_it_is_free(empty: DatabaseSettings) -> None:
