@@ -218,6 +218,14 @@ def test_pools_name_the_lease_of_the_release_s_operator(whole: str) -> None:
     assert lease == ("shop-operator-of-all" if whole == "true" else "shop-operator")
 
 
+def test_the_values_of_the_production_guide_are_taken(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/guides/production.md").read_text("utf-8")
+    (text,) = re.findall(r"^```yaml\n(# values\.yaml\n.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "values.yaml").write_text(text)
+    found = parsed(template(helm(), "--values", str(tmp_path / "values.yaml")))
+    assert {each["kind"] for each in found} > {"Deployment", "NetworkPolicy", "WorkerPool"}
+
+
 def test_the_chart_names_the_schema_of_its_release() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
     assert chart["annotations"]["jangada.dev/schema"] == head()
