@@ -155,5 +155,5 @@ def test_a_control_plane_that_isn_t_built_is_said_to_be_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("JANGADA_TOOLS", str(tmp_path))
-    assert suite.main(["--cluster", "built"]) == 0
+    assert suite.prepare_cluster("built") == 0
     assert "NOT RUN" in capsys.readouterr().err

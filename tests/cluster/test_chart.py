@@ -167,6 +167,18 @@ def jobs(place: Place) -> set[str]:
     return {each["metadata"]["name"] for each in place.api.list("jobs")}
 
 
+@pytest.mark.smoke
+@pytest.mark.parametrize("install", [by_helm_4, by_kustomize])
+def test_it_installs_and_a_second_time_changes_nothing(place: Place, install: Install) -> None:
+    """What goes wrong first: an object that the server refuses, a field that two want to have."""
+    install(place, {})
+    wait_ready(place)
+    before = generations(place)
+    assert {kind for kind, _ in before} == set(COUNTED)
+    install(place, {})
+    assert generations(place) == before
+
+
 @pytest.mark.parametrize("install", WAYS)
 def test_it_installs_upgrades_and_goes_back(place: Place, install: Install) -> None:
     install(place, {})
