@@ -32,7 +32,7 @@ from jangada.jobs.schemas import JobArgs
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.process import Command
 from jangada.migrations import run
-from jangada.migrations.revisions import head
+from jangada.migrations.revisions import current, head
 from jangada.testing import eventually, make_person
 
 WITHOUT_MODEL: Final = {
@@ -96,7 +96,7 @@ def snapshot(settings: DatabaseSettings) -> dict[str, list[tuple[Any, ...]]]:
 
 def test_up_down_and_up_again_is_where_up_is(empty: DatabaseSettings) -> None:
     bare = snapshot(empty)
-    assert run.current(empty) is None
+    assert current(empty) is None
     assert run.upgrade(empty) == head()
     once = snapshot(empty)
     assert run.downgrade(empty, target="base") is None
@@ -267,10 +267,10 @@ def test_a_table_that_stays_locked_is_given_up_and_nothing_has_changed(
     with (
         lock_tenants(url),
         stamina.set_testing(True, attempts=2),
-        pytest.raises(run.SchemaLocked),
+        pytest.raises(run.SchemaLocked, match=r"Table tenants is held by process \d+ of role"),
     ):
         run.upgrade(hurried)
-    assert run.current(empty) == "0001"
+    assert current(empty) == "0001"
     assert snapshot(empty) == before
 
 
@@ -303,14 +303,14 @@ def test_a_newer_schema_is_left_as_it_is(empty: DatabaseSettings) -> None:
     run.upgrade(empty)
     set_revision(empty, "9999")
     before = snapshot(empty)
-    assert run.is_newer(run.current(empty))
+    assert run.is_newer(current(empty))
     assert run.upgrade(empty) == "9999"
     assert snapshot(empty) == before
 
 
 def test_an_absent_server_is_said_to_be_absent() -> None:
     with pytest.raises(DatabaseUnavailable):
-        run.current(settings_for("postgresql://u@/d?host=/nowhere"))
+        current(settings_for("postgresql://u@/d?host=/nowhere"))
 
 
 def test_the_command_checks_without_changing_and_migrates(
@@ -321,7 +321,7 @@ def test_the_command_checks_without_changing_and_migrates(
     absent = program("migrate", "--check")
     assert absent.code == 1
     assert f"The schema is at None; {wanted}\n" in absent.err
-    assert run.current(empty) is None
+    assert current(empty) is None
     assert program("migrate").out == f"The schema is at {head()}.\n"
     present = program("migrate", "--check")
     assert (present.code, present.out) == (0, f"The schema is at {head()}; {wanted}\n")

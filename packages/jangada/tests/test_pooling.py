@@ -29,7 +29,7 @@ from jangada.local.credentials import own
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.process import Child, Command, plain_environ, wait_until
 from jangada.migrations import run
-from jangada.migrations.revisions import head
+from jangada.migrations.revisions import current, head
 from jangada.scopes import system_scope
 from jangada.testing import eventually, make_person
 
@@ -217,7 +217,7 @@ async def test_what_needs_a_session_goes_around_the_pooler(
         await connection.execute("LISTEN anything")
         pids = {(await (await connection.execute("SELECT pg_backend_pid()")).fetchone())}
         assert pids == {(connection.info.backend_pid,)}
-    assert run.current(pooled_settings) == head()
+    assert current(pooled_settings) == head()
 
 
 def test_migrations_go_around_the_pooler(pooler: Path, postgres: EmbeddedPostgres) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final, override
 from fastapi import APIRouter, FastAPI, Request, Response
 from opentelemetry.trace import TracerProvider
 from prometheus_client import CollectorRegistry
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
 from jangada.accounts.runtime import open_accounts
@@ -156,6 +157,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health = await stack.enter_async_context(open_health(runtime))
         streams = open_streams(runtime, app.state.health.stopping)
         app.state.streams = await stack.enter_async_context(streams)
+        await run_in_threadpool(int)  # imports what threads take, which the first request would do
         try:
             yield
         finally:

@@ -21,14 +21,14 @@ from jangada.config import Settings, load_settings
 from jangada.errors import JangadaError, Unavailable
 from jangada.local.errors import DataUnusable
 from jangada.migrations import run
-from jangada.migrations.revisions import head
+from jangada.migrations.revisions import current, head
 from jangada.runtime import open_runtime
 from jangada.telemetry import configure_logging
 
 
 def migrate(settings: Settings) -> None:
     """Bring the schema to this release. A newer one is refused: this code may not fit it."""
-    revision = run.current(settings.database)
+    revision = current(settings.database)
     if run.is_newer(revision):
         raise DataUnusable(
             f"The database is at revision {revision}, which a newer release made; this one knows "

@@ -1,6 +1,5 @@
 """`jangada migrate`: bring the schema to what this release needs, or wait for it."""
 
-import logging
 import time
 from typing import Annotated, Final
 
@@ -8,8 +7,7 @@ import typer
 
 from jangada.config import DatabaseSettings
 from jangada.errors import Unavailable
-from jangada.migrations import run
-from jangada.migrations.revisions import head
+from jangada.migrations.revisions import current, head
 from jangada.runtime import start
 
 LOOK_AGAIN: Final = 1.0
@@ -39,6 +37,8 @@ def migrate(
         return
     if wait:
         _wait(settings.database, wait, for_schema=False)
+    from jangada.migrations import run  # noqa: PLC0415 - Alembic takes longer than to look
+
     revision = run.upgrade(settings.database)
     suffix = " (newer than this release; nothing to do)" if run.is_newer(revision) else ""
     typer.echo(f"The schema is at {revision}{suffix}.")
@@ -46,8 +46,6 @@ def migrate(
 
 def _wait(settings: DatabaseSettings, seconds: float, *, for_schema: bool) -> str:
     """Answers what was found at last, and says what is waited for whenever that changes."""
-    # Each look makes a context of Alembic's, which would tell its log so each time.
-    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     until, said = time.monotonic() + seconds, ""
     while True:
         is_there, found = _look(settings, for_schema=for_schema, is_last=not seconds)
@@ -64,7 +62,7 @@ def _wait(settings: DatabaseSettings, seconds: float, *, for_schema: bool) -> st
 def _look(settings: DatabaseSettings, *, for_schema: bool, is_last: bool) -> tuple[bool, str]:
     """Whether it is there, and what was found. Raises `Unavailable` at the last look."""
     try:
-        revision = run.current(settings)
+        revision = current(settings)
     except Unavailable as error:
         if is_last:
             raise

@@ -6,6 +6,7 @@ A statement takes at most five seconds, unless its revision says that it may (`S
 statement_timeout`): what takes longer holds its locks for too long.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,7 +17,6 @@ import psycopg
 import stamina
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from psycopg import errors as pg
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -25,7 +25,7 @@ from jangada.config import DatabaseSettings
 from jangada.connections import arguments
 from jangada.db_errors import translate
 from jangada.errors import Unavailable
-from jangada.migrations.revisions import head
+from jangada.migrations.revisions import current, head
 from jangada.scopes import milliseconds
 from jangada.telemetry import get_logger
 
@@ -35,6 +35,15 @@ LOCK_KEY: Final = 0x6A616E67  # "jang": any constant will do, as long as nobody 
 LOCK_WAIT: Final = timedelta(minutes=15)
 LOCK_TRIES: Final = 10
 STATEMENT_TIMEOUT: Final = timedelta(seconds=5)
+_HOLDERS: Final = """
+SELECT DISTINCT c.relname, a.pid, a.usename, a.application_name, a.state, a.xact_start
+FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND c.relkind IN ('r', 'p') AND c.relname = ANY(:words) AND l.pid <> pg_backend_pid()
+ORDER BY a.xact_start LIMIT 5
+"""
+"""Who holds tables that a statement names. Of other roles' sessions PostgreSQL tells no more than
+the first three columns to a role without `pg_read_all_stats`."""
 
 
 class SchemaLocked(Unavailable):
@@ -80,10 +89,18 @@ def _known(error: OperationalError) -> Exception:
     return translate(error) or error
 
 
-def current(settings: DatabaseSettings) -> str | None:
-    """The revision that the database is at; None for an empty one. Raises `DatabaseUnavailable`."""
+def _holders(settings: DatabaseSettings, error: SchemaLocked) -> str:
+    """Who holds the tables of the statement that waited in vain, as far as it still is so."""
+    cause = error.__cause__
+    statement = (cause.statement if isinstance(cause, OperationalError) else None) or ""
     with _connected(settings) as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        found = connection.execute(text(_HOLDERS), {"words": re.findall(r"\w+", statement)})
+        return " ".join(
+            f"Table {row.relname} is held by process {row.pid} of role {row.usename}"
+            f" ({row.application_name or 'unnamed'}, {row.state or 'state unknown'},"
+            f" in a transaction since {row.xact_start or 'an unknown time'})."
+            for row in found
+        )
 
 
 def is_newer(revision: str | None) -> bool:
@@ -125,8 +142,13 @@ def _exclusive(settings: DatabaseSettings) -> Iterator[None]:
 @stamina.retry(on=SchemaLocked, attempts=LOCK_TRIES, timeout=None, wait_max=10.0)
 def _apply(settings: DatabaseSettings, target: str) -> None:
     timeouts = {"lock_timeout": settings.lock_timeout, "statement_timeout": STATEMENT_TIMEOUT}
-    with _connected(settings, timeouts) as connection:
-        _with_connection(connection, lambda config: command.upgrade(config, target))
+    try:
+        with _connected(settings, timeouts) as connection:
+            _with_connection(connection, lambda config: command.upgrade(config, target))
+    except SchemaLocked as error:
+        holders = _holders(settings, error)
+        log.warning("schema_locked", holders=holders)
+        raise SchemaLocked(f"{error.detail} {holders}".rstrip()) from error
 
 
 def _with_connection(connection: Connection, run: Callable[[Config], None]) -> None:
