@@ -61,7 +61,7 @@ def objects(name: str, program: Path) -> tuple[Object, ...]:
 def plain(name: str, program: Path) -> str:
     """The same for people without helm: nothing says that helm looks after it."""
     beside = (ROOT / name).with_name("values.yaml")
-    text = template(program, "--values", str(beside), release="jangada")
+    text = template(program, "--skip-tests", "--values", str(beside), release="jangada")
     lines = text.splitlines(keepends=True)
     kept = [line for line in lines if "helm.sh/chart:" not in line and "# Source:" not in line]
     return "".join(kept).replace("managed-by: Helm", "managed-by: kustomize")

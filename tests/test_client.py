@@ -315,3 +315,20 @@ def test_a_session_that_was_ended_elsewhere_is_forgotten(ana: Person) -> None:
     ):
         http.get("/v1/me")
     assert ana.store.find(ana.server) is None
+
+
+def test_a_server_that_works_is_told_thing_by_thing(person: Person) -> None:
+    """The account that it makes is gone: its job was the last that anybody sees of it."""
+    done = person.run("check", person.server)
+    assert [line.partition(" (")[0] for line in done.stdout.splitlines()] == [
+        "ok: the API answers",
+        "ok: an account is made and signed in to",
+        "ok: a job runs to its end",
+        "ok: the account is erased",
+    ]
+
+
+def test_a_server_that_is_not_there_fails_the_check(person: Person) -> None:
+    done = person.run("check", "http://127.0.0.1:9", code=1)
+    assert "this fails: the API answers. http://127.0.0.1:9 cannot be reached" in done.stderr
+    assert "docs/runbooks/api-fails.md" in done.stderr

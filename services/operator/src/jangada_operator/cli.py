@@ -2,6 +2,7 @@
 
 jangada-operator run                         scale all WorkerPools of a cluster
 jangada-operator explain POOL                why a pool has its size
+jangada-operator check POOL                  whether it is looked after
 jangada-operator manifests                   what the operator needs in a cluster
 jangada-operator simulate --trace bursts     what policies would do with a load
 """
@@ -11,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from jangada_operator.checking import check
 from jangada_operator.explaining import explain
 from jangada_operator.operate import manifests, run
 from jangada_operator.simulate import simulate
@@ -21,7 +23,7 @@ def build() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
     app.callback()(_keep_group)
-    for command in (run, explain, manifests, simulate):
+    for command in (run, explain, check, manifests, simulate):
         app.command()(command)
     return app
 

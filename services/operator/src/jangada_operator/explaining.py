@@ -44,10 +44,10 @@ def explain(
         told = read_pool(body)
         what_if = read_pool(changed) if changes else None
     except InvalidSpec as error:
-        raise _failed(str(error), EXIT_ERROR) from error
+        raise failed(str(error), EXIT_ERROR) from error
     except KubeError as error:
         is_refused = isinstance(error, Refused)
-        raise _failed(str(error), EXIT_ERROR if is_refused else EXIT_UNAVAILABLE) from error
+        raise failed(str(error), EXIT_ERROR if is_refused else EXIT_UNAVAILABLE) from error
     if as_json:
         typer.echo(json.dumps(summary(body, what_if), indent=2))
     else:
@@ -180,6 +180,6 @@ def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
-def _failed(text: str, code: int) -> typer.Exit:
+def failed(text: str, code: int) -> typer.Exit:
     typer.echo(f"Error: {text}", err=True)
     return typer.Exit(code)

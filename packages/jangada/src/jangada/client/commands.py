@@ -1,8 +1,9 @@
-"""`jangada login`, `jangada logout` and `jangada contacts`."""
+"""`jangada login`, `jangada logout`, `jangada check` and `jangada contacts`."""
 
 import json
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,8 @@ import typer
 from rich.console import Console
 
 from jangada.client import auth, output
+from jangada.client.checking import Patience
+from jangada.client.checking import check as check_server
 from jangada.client.following import follow
 from jangada.client.importing import open_input, save_rejects, send_file, size_of
 from jangada.client.servers import server_url
@@ -49,6 +52,7 @@ contacts = typer.Typer(help="Work with contacts on a server.", no_args_is_help=T
 def register(app: typer.Typer) -> None:
     app.command("login")(login)
     app.command("logout")(logout)
+    app.command("check")(check)
     app.add_typer(contacts, name="contacts")
 
 
@@ -92,6 +96,25 @@ def logout(
     """End the session, here and on the server."""
     server = auth.sign_out(user_sessions(), url)
     typer.echo(f"Signed out of {server}.", err=True)
+
+
+def check(
+    url: Annotated[str, typer.Argument(help="The server, such as https://jangada.example.com.")],
+    *,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Wait for so many seconds until the API answers.")
+    ] = 0,
+    job_within: Annotated[
+        float, typer.Option(min=1, help="Seconds within which the job is to end.")
+    ] = 120,
+    insecure_http: InsecureHttp = False,
+) -> None:
+    """See whether a server works: make an account, run a job, and erase the account again.
+
+    Exits with 1 when something fails, and says what it is and where to look.
+    """
+    patience = Patience(timedelta(seconds=wait), timedelta(seconds=job_within))
+    check_server(server_url(url, allow_http=insecure_http), patience, typer.echo)
 
 
 @contacts.command("import")

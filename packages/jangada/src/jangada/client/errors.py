@@ -37,3 +37,9 @@ class SessionBusy(Unavailable):
     """Another command holds the session's lock and does not end."""
 
     code = "client.session_busy"
+
+
+class CheckFailed(Conflict):
+    """The server can't do something that `jangada check` asked of it."""
+
+    code = "client.check_failed"

@@ -1,0 +1,111 @@
+"""`jangada-operator check`: whether an operator leads, and looks after the pools that are named.
+
+It takes two rights, to get the lease and the pools. A status stays as it was when nobody writes it
+any more, so the lease has to be renewed while we look; what time it is there doesn't matter.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import typer
+
+from jangada_operator.explaining import EXIT_ERROR, EXIT_UNAVAILABLE, failed
+from jangada_operator.kube import Json, Kube, KubeError, Refused, find_login
+from jangada_operator.leader import RETRY
+from jangada_operator.workerpool.spec import GROUP, PLURAL, VERSION
+
+LOOK_AGAIN: Final = RETRY / 4
+PAGE: Final = "docs/runbooks/pool-does-not-scale.md"
+
+
+class CheckFailed(Exception):
+    """What isn't as it should be, and where to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the lease and the pools are."""
+
+    namespace: str
+    lease: str
+    pools: Sequence[str]
+
+
+def check(
+    pools: Annotated[
+        list[str] | None, typer.Argument(help="WorkerPools to look at.", metavar="[POOL]...")
+    ] = None,
+    *,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", help="Of lease and pools. Default: your kubeconfig's."),
+    ] = None,
+    lease_name: Annotated[str, typer.Option(help="The operator's lease.")] = "jangada-operator",
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until all is well.")] = 30,
+) -> None:
+    """See whether an operator leads, and whether it looks after these pools."""
+    try:
+        place = namespace or find_login().default_namespace or "default"
+        asyncio.run(_check(Place(place, lease_name, pools or ()), wait, typer.echo))
+    except CheckFailed as error:
+        raise failed(f"{error}\nWhat to do: {PAGE}.", EXIT_ERROR) from error
+    except KubeError as error:
+        is_refused = isinstance(error, Refused)
+        raise failed(str(error), EXIT_ERROR if is_refused else EXIT_UNAVAILABLE) from error
+
+
+async def _check(place: Place, wait: float, told: Callable[[str], None]) -> None:
+    async with Kube.open(find_login) as kube:
+        told(f"ok: {await _leader(kube, place, wait)} leads")
+        for name in place.pools:
+            told(f"ok: {name} is looked after: {await _said(kube, place, name, wait)}")
+
+
+async def _leader(kube: Kube, place: Place, wait: float) -> str:
+    """Who renews the lease. Raises `CheckFailed` where nobody does in the time."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{place.namespace}/leases/{place.lease}"
+    first, until = await _spec(kube, path), time.monotonic() + wait
+    while (found := await _spec(kube, path)) == first or not found.get("holderIdentity"):
+        if time.monotonic() >= until:
+            raise CheckFailed(
+                f"Nobody has renewed the lease {place.namespace}/{place.lease} for {wait:g} s: no "
+                f"operator leads. Is one running?"
+            )
+        await asyncio.sleep(LOOK_AGAIN)
+    return str(found["holderIdentity"])
+
+
+async def _spec(kube: Kube, path: str) -> Json:
+    """Of a lease; empty where it isn't there yet."""
+    try:
+        spec: Json = (await kube.get(path))["spec"]
+    except Refused as error:
+        if not error.is_missing:
+            raise
+        return {}
+    return spec
+
+
+async def _said(kube: Kube, place: Place, name: str, wait: float) -> str:
+    """What its Ready condition says. Raises `CheckFailed` where it isn't true in the time."""
+    path = f"/apis/{GROUP}/{VERSION}/namespaces/{place.namespace}/{PLURAL}/{name}"
+    until = time.monotonic() + wait
+    while True:
+        ready = _ready(await kube.get(path))
+        if ready.get("status") == "True":
+            return str(ready["message"] or ready["reason"])
+        if time.monotonic() >= until:
+            reason = ready.get("message") or "no operator has looked at it"
+            raise CheckFailed(f"The pool {place.namespace}/{name} isn't looked after: {reason}")
+        await asyncio.sleep(LOOK_AGAIN)
+
+
+def _ready(pool: Json) -> Json:
+    """Its condition, if it is of what the pool is now."""
+    generation = pool["metadata"]["generation"]
+    conditions = (pool.get("status") or {}).get("conditions") or ()
+    found = [each for each in conditions if each["type"] == "Ready"]
+    return next((each for each in found if each.get("observedGeneration") == generation), {})
