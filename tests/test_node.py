@@ -53,7 +53,7 @@ def test_a_claim_gets_a_volume_of_its_own(tmp_path: Path) -> None:
         },
     }
     assert is_waiting(claim)
-    made = volume(claim, tmp_path / "pvc-1-2", "node-0")["spec"]
+    made = volume(claim, tmp_path / "pvc-1-2", ["node-0"])["spec"]
     assert made["claimRef"]["uid"] == "1-2"
     claim["spec"] |= {"volumeName": "pvc-1-2"}
     assert not is_waiting(claim)

@@ -1,4 +1,4 @@
-"""A bed whose node is real: containerd, kubelet, kube-proxy, cluster names and volumes.
+"""A bed whose nodes are real: containerd, kubelet, kube-proxy, cluster names and volumes.
 
 The control plane and kube-proxy stand in the node's network, containerd and the kubelet in all of
 its namespaces. `keeper.py` holds these, and undoes everything, also after a kill -9. From outside,
@@ -20,12 +20,12 @@ from cluster.bed import MASTERS, USERS, Bed, BedFailed
 from cluster.certificates import ADDRESS as LOOPBACK
 
 from jangada.local.logs import tail
-from node import needs, settings
-from node.settings import ADDRESS, NODE, SERVICES
+from node import keeper, needs, settings
+from node.settings import ADDRESS, FIRST, MACHINES, SERVICES, Machine
 
 HERE: Final = Path(__file__).parent
 WHOLE: Final = ("containerd", "kubelet")
-"""Those that stand in all namespaces of the node; others stand in its network only."""
+"""Those that stand in all namespaces of the nodes; others stand in their network only."""
 
 READABLE: Final = ("sh", "-c", 'umask 022; exec "$@"', "sh")
 """What our servers write is private, but containers run as others and read what these make."""
@@ -39,11 +39,11 @@ class NodeMissing(Exception):
 
 
 class Node(Bed):
-    """A cluster of one node in one folder; `binaries` has kubelet and kube-proxy."""
+    """A cluster of one node in one folder, or two; `binaries` has kubelet and kube-proxy."""
 
     users: Mapping[str, str] = {
         **{user: group for user, group in USERS.items() if user != "kwok"},
-        f"system:node:{NODE}": "system:nodes",
+        **{f"system:node:{each.name}": "system:nodes" for each in MACHINES},
         "system:kube-proxy": "",
         "names": MASTERS,
         "volumes": MASTERS,
@@ -62,7 +62,8 @@ class Node(Bed):
         self._lifeline = ExitStack()
         self._forwards = 0
         self.place = folder / "node"
-        self.socket = self.place / "containerd.sock"
+        self._images: list[tuple[Path, Sequence[str]]] = []
+        self._joined: list[Machine] = []
         self.group = f"jangada-node-{secrets.token_hex(4)}"
 
     @override
@@ -90,7 +91,8 @@ class Node(Bed):
         try:
             self.spawn(
                 *("keeper", "-I", "-S", str(HERE / "keeper.py")),
-                *(str(reading), self.group, ADDRESS, str(self.place)),
+                *(str(reading), self.group, str(self.place)),
+                *(each.address for each in MACHINES),
                 program=Path(sys.executable),
                 environ={"PATH": needs.path()},
                 pass_fds=[reading],
@@ -106,7 +108,7 @@ class Node(Bed):
         if name == "keeper":
             return argv
         enter = [str(needs.program("nsenter")), f"--target={self._inner}", "--net"]
-        if name in WHOLE:
+        if name.partition("-")[0] in WHOLE:
             return [*enter, "--mount", "--pid", *READABLE, *argv]
         return [*enter, *argv]
 
@@ -118,58 +120,92 @@ class Node(Bed):
 
     @override
     def start_nodes(self) -> None:
-        plugins = needs.plugins()
-        assert plugins is not None, "nothing is missing"
-        places = {"socket": self.socket, "plugins": plugins, "authority": self.folder / "ca.crt"}
-        settings.write(self.place, group=self.group, **places)
-        environ = {"PATH": needs.path()}
-        containerd = needs.program("containerd")
-        config = f"--config={self.place}/containerd.toml"
-        self.spawn("containerd", config, program=containerd, environ=environ)
-        self.wait("containerd", self._has_containerd)
-        options = [
-            *(f"--config={self.place}/kubelet.json", f"--hostname-override={NODE}"),
-            *(f"--root-dir={self.place}/kubelet", f"--node-ip={ADDRESS}"),
-            f"--kubeconfig={self.folder / NODE}.kubeconfig",
-        ]
-        self.spawn("kubelet", *options, program=self._binaries / "kubelet", environ=environ)
+        self.join(FIRST)
+        proxy = self._binaries / "kube-proxy"
         options = [*settings.proxy(), f"--kubeconfig={self.folder}/kube-proxy.kubeconfig"]
-        self.spawn("kube-proxy", *options, program=self._binaries / "kube-proxy", environ=environ)
-        self._start_helpers()
-
-    def _start_helpers(self) -> None:
-        for name, *rest in (("names", ADDRESS), ("volumes", str(self.place / "volumes"), NODE)):
+        self.spawn("proxy", *options, program=proxy, environ={"PATH": needs.path()})
+        nodes = [each.name for each in MACHINES]
+        for name, *rest in (("names", ADDRESS), ("volumes", str(self.place / "volumes"), *nodes)):
             self.spawn(
                 *(name, "-m", f"node.{name}", str(self.folder / f"{name}.kubeconfig"), *rest),
                 program=Path(sys.executable),
                 environ={"PYTHONPATH": os.pathsep.join(sys.path)},
             )
 
-    def _has_containerd(self) -> bool:
+    def join(self, machine: Machine) -> None:
+        """Have this node as well, with the images that are loaded; it isn't ready yet."""
+        plugins = needs.plugins()
+        assert plugins is not None, "nothing is missing"
+        place, group = self.place / machine.name, f"{self.group}/{machine.name}"
+        keeper.make_groups(group)
+        authority = self.folder / "ca.crt"
+        settings.write(machine, place, plugins=plugins, group=group, authority=authority)
+        environ = {"PATH": needs.path()}
+        self.spawn(
+            *(f"containerd-{machine.name}", f"--config={place}/containerd.toml"),
+            program=needs.program("containerd"),
+            environ=environ,
+        )
+        self._joined.append(machine)
+        self.wait("containerd", lambda: self._has_containerd(machine))
+        for archive, names in self._images:
+            self._load(machine, archive, names)
+        self.spawn(
+            *(f"kubelet-{machine.name}", f"--config={place}/kubelet.json"),
+            *(f"--hostname-override={machine.name}", f"--node-ip={machine.address}"),
+            *(f"--root-dir={place}/kubelet", f"--kubeconfig={self._kubeconfig_of(machine)}"),
+            program=self._binaries / "kubelet",
+            environ=environ,
+        )
+
+    def leave(self, machine: Machine) -> None:
+        """Have it no more; nothing runs on it."""
+        self._joined.remove(machine)
+        for program in ("kubelet", "containerd"):
+            self._children.pop(f"{program}-{machine.name}").stop(())
+        with self.api() as api:
+            api.delete("nodes", machine.name)
+
+    def _kubeconfig_of(self, machine: Machine) -> Path:
+        return self.folder / f"{machine.name}.kubeconfig"
+
+    def _has_containerd(self, machine: Machine) -> bool:
         try:
-            self.containerd("version")
+            self.containerd("version", node=machine.name)
         except BedFailed:
             return False
         return True
 
-    def containerd(self, *arguments: str) -> str:
-        """What containerd says to a command, among the images and containers of Kubernetes."""
-        command = [str(needs.program("ctr")), f"--address={self.socket}", "--namespace=k8s.io"]
+    def containerd(self, *arguments: str, node: str = FIRST.name) -> str:
+        """What a node's containerd says to a command, among what is of Kubernetes."""
+        address = settings.socket(self.place / node)
+        command = [str(needs.program("ctr")), f"--address={address}", "--namespace=k8s.io"]
         done = subprocess.run(  # noqa: S603 - a program of the machine
             [*command, *arguments], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise BedFailed(
-                f"ctr {' '.join(arguments)}: {done.stderr}{tail(self.log('containerd'))}"
-            )
+            log = self.log(f"containerd-{node}")
+            raise BedFailed(f"ctr {' '.join(arguments)}: {done.stderr}{tail(log)}")
         return done.stdout
+
+    def kill_container(self, node: str, name: str) -> None:
+        """Kill -9 its first process, by the name that a pod's status gives: `containerd://…`."""
+        container = name.rpartition("/")[2]
+        self.containerd("tasks", "kill", "--signal=SIGKILL", container, node=node)
 
     def load(self, archive: Path, *names: str) -> None:
         """Have an image that is in an OCI archive, also under these names."""
-        said = self.containerd("images", "import", "--digests=false", str(archive))
+        self._images.append((archive, names))
+        for machine in self._joined:
+            self._load(machine, archive, names)
+
+    def _load(self, machine: Machine, archive: Path, names: Sequence[str]) -> None:
+        said = self.containerd(
+            *("images", "import", "--digests=false", str(archive)), node=machine.name
+        )
         first = said.split()[1]
         for name in names:
-            self.containerd("images", "tag", "--force", first, name)
+            self.containerd("images", "tag", "--force", first, name, node=machine.name)
 
     @contextmanager
     def reach(self, host: str, port: int) -> Iterator[int]:

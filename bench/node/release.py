@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from cluster.api import Api, Object
 from toolchain import ROOT
 
+from jangada.local.process import wait_until
+from node import traffic
 from node.node import Node
 
 CHART: Final = ROOT / "charts/jangada"
@@ -30,6 +33,18 @@ IMAGES: Final = ("api.image", "workerImage", "operator.image")
 READY: Final = 600.0
 """Seconds that a release may take on a busy machine; how long it took is told, not judged."""
 
+POOL: Final = {
+    "name": "default",
+    "queues": ["default", "imports"],
+    "slots": 1,
+    "replicas": {"min": 0, "max": 3},
+    "startWithin": "5s",
+    "scaleDownAfter": "10s",
+    "drainDeadlineSeconds": 600,
+    "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+}
+VALUES: Final[Mapping[str, Any]] = {"dev": {"enabled": True}, "workers": [POOL]}
+WORKERS: Final = "worker-default"
 PART: Final = "app.kubernetes.io/component"
 
 
@@ -79,6 +94,11 @@ class Release:
         self.wait_ready()
         return time.monotonic() - began
 
+    def upgrade_api(self, version: str, *options: str) -> None:
+        """Only the API, and with it the migration, to images of this version."""
+        changed = ("--reuse-values", f"--set=api.image.tag={version}")
+        self.helm("upgrade", NAME, str(CHART), *changed, "--wait", *options)
+
     def roll_back(self) -> float:
         """To the revision before; answers the seconds until all is ready."""
         began = time.monotonic()
@@ -98,6 +118,37 @@ class Release:
         selector = f"{PART}={component}"
         self.api.wait_for("pods", holds, selector=selector, within=READY)
 
+    def replace(self, pod: str) -> float:
+        """Delete a pod that a StatefulSet makes again; answers when it was ready again."""
+        uid = self.api.get("pods", pod)["metadata"]["uid"]
+        self.api.delete("pods", pod, grace=1)
+        self.api.wait_for(
+            "pods",
+            lambda found: found and found["metadata"]["uid"] != uid and is_ready(found),
+            name=pod,
+            within=READY,
+        )
+        return time.monotonic()
+
+    def kill(self, component: str) -> float:
+        """Kill -9 what runs in each pod; answers when all of them were ready again."""
+        pods = [each["metadata"]["name"] for each in self.pods(component)]
+        before = {pod: restarts(self.api.get("pods", pod)) for pod in pods}
+
+        def is_back(found: Object) -> bool:
+            return restarts(found) > before[found["metadata"]["name"]] and is_ready(found)
+
+        for pod in pods:
+            found = self.api.get("pods", pod)
+            (container,) = found["status"]["containerStatuses"]
+            self.node.kill_container(found["spec"]["nodeName"], container["containerID"])
+        for pod in pods:
+            self.api.wait_for("pods", is_back, name=pod, within=READY)
+        return time.monotonic()
+
+    def wait_count(self, component: str, count: int) -> None:
+        self.wait_pods(component, lambda pods: len(pods) == count)
+
     @contextmanager
     def reach(self) -> Iterator[str]:
         """The URL of the API's Service, by its address in the cluster."""
@@ -107,6 +158,30 @@ class Release:
 
     def secret(self, key: str) -> str:
         return base64.b64decode(self.api.get("secrets", f"{NAME}-dev")["data"][key]).decode()
+
+    def sql(self, statement: str) -> str:
+        """What its PostgreSQL says, asked inside of the pod by a superuser."""
+        asked = ("psql", "--username=postgres", "--dbname=jangada", "--tuples-only", "--no-align")
+        pod = f"{NAME}-dev-postgres-0"
+        return self.kubectl("exec", pod, "--", *asked, f"--command={statement}").strip()
+
+    @contextmanager
+    def exactly(self, client: httpx.Client, jobs: list[str]) -> Iterator[None]:
+        """When it ends, all these imports have, and each contact of theirs is there once."""
+        before = self.contacts()
+        yield
+        found = [traffic.ended(client, job) for job in jobs]
+        ends = [(each["state"], each["result"]["inserted"]) for each in found]
+        assert ends == [("completed", traffic.ROWS)] * len(jobs), ends
+        assert self.contacts() - before == len(jobs) * traffic.ROWS
+
+    def contacts(self) -> int:
+        return int(self.sql("SELECT count(*) FROM contacts"))
+
+    def wait_sql(self, statement: str, answer: str) -> None:
+        """Return when its PostgreSQL says that."""
+        if not wait_until(lambda: self.sql(statement) == answer, READY):
+            raise ReleaseFailed(f"{statement}: {self.sql(statement)}, not {answer}")
 
 
 @contextmanager
@@ -135,6 +210,10 @@ def is_rolled_out(deployment: Object) -> bool:
         return False
     counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas")]
     return counts == [wanted] * 3
+
+
+def restarts(pod: Object) -> int:
+    return sum(each["restartCount"] for each in pod["status"].get("containerStatuses", ()))
 
 
 def is_ready(pod: Object) -> bool:

@@ -1,17 +1,19 @@
 """What containerd, the network of pods, the kubelet and kube-proxy are told."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-NODE: Final = "node-0"
 ADDRESS: Final = "10.88.0.1"
-"""The node's, in its own network; its name server listens there, too."""
+"""The first node's, in a network of their own; the name server listens there, too."""
 
 SERVICES: Final = "10.96.0.1"
 """The first address of all Services: that of the API server."""
 
-PODS: Final = "10.244.0.0/24"
+PODS: Final = "10.244.0.0/16"
+"""Of all nodes."""
+
 SANDBOX: Final = "localhost/jangada-sandbox:1"
 CONTAINERD: Final = """version = 2
 root = "{place}/containerd"
@@ -32,26 +34,48 @@ options = {{ SystemdCgroup = false }}
 """
 
 
-def write(place: Path, *, socket: Path, plugins: Path, group: str, authority: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One node: its name, its address, and those of its pods."""
+
+    name: str
+    address: str
+    pods: str
+
+
+FIRST: Final = Machine("node-0", ADDRESS, "10.244.0.0/24")
+SECOND: Final = Machine("node-1", "10.88.0.2", "10.244.1.0/24")
+"""A kubelet and a containerd of their own beside the first ones, in the same namespaces: so both
+see the same volumes, and the way from pod to pod is as short as on one node."""
+
+MACHINES: Final = (FIRST, SECOND)
+
+
+def socket(place: Path) -> Path:
+    """Where containerd listens whose files are in this folder."""
+    return place / "containerd.sock"
+
+
+def write(machine: Machine, place: Path, *, plugins: Path, group: str, authority: Path) -> None:
     """All of them, into the folder that goes with the node."""
     (place / "network").mkdir(parents=True)
     (place / "resolv.conf").touch()
-    told = {"place": place, "socket": socket, "plugins": plugins, "sandbox": SANDBOX}
+    told = {"place": place, "socket": socket(place), "plugins": plugins, "sandbox": SANDBOX}
     (place / "containerd.toml").write_text(CONTAINERD.format(**told), "utf-8")
-    _write_json(place / "network/10-pods.conflist", network(place))
-    _write_json(place / "kubelet.json", kubelet(place, socket, group, authority))
+    _write_json(place / "network/10-pods.conflist", network(machine, place))
+    _write_json(place / "kubelet.json", kubelet(machine, place, group, authority))
 
 
 def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1), "utf-8")
 
 
-def network(place: Path) -> object:
+def network(machine: Machine, place: Path) -> object:
     """A cable from the node to each pod: all that pods say to each other, the node routes."""
     addresses = {
         "type": "host-local",
         "dataDir": str(place / "addresses"),
-        "ranges": [[{"subnet": PODS}]],
+        "ranges": [[{"subnet": machine.pods}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     return {
@@ -61,18 +85,19 @@ def network(place: Path) -> object:
     }
 
 
-def kubelet(place: Path, socket: Path, group: str, authority: Path) -> object:
+def kubelet(machine: Machine, place: Path, group: str, authority: Path) -> object:
     """On a machine that it shares with others, whose disk and memory aren't its to watch."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "containerRuntimeEndpoint": f"unix://{socket}",
+        "containerRuntimeEndpoint": f"unix://{socket(place)}",
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{group}",
         "failCgroupV1": False,
         "failSwapOn": False,
         "oomScoreAdj": 0,
-        "address": "0.0.0.0",  # noqa: S104 - inside of a network of its own
+        "address": machine.address,
+        "healthzPort": 0,
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
@@ -98,7 +123,7 @@ def kubelet(place: Path, socket: Path, group: str, authority: Path) -> object:
 def proxy() -> list[str]:
     """kube-proxy, which leaves the machine's own settings for connections alone."""
     return [
-        *("--proxy-mode=nftables", f"--hostname-override={NODE}", f"--cluster-cidr={PODS}"),
+        *("--proxy-mode=nftables", f"--hostname-override={FIRST.name}", f"--cluster-cidr={PODS}"),
         *("--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0"),
         *("--conntrack-tcp-timeout-close-wait=0", "--oom-score-adj=0"),
         *("--healthz-bind-address=127.0.0.1", "--metrics-bind-address=127.0.0.1"),

@@ -5,6 +5,7 @@ figures of all that wait behind it.
 """
 
 import asyncio
+import math
 import secrets
 import threading
 import time
@@ -15,8 +16,13 @@ from typing import Any, Final
 
 import httpx
 
+from jangada.client.following import Job
+from jangada.client.following import follow as follow_anyway
+
 PASSWORD: Final = "a-raft-goes-out-with-the-tide"  # noqa: S105 - of a user made up here
 PATIENCE: Final = 30.0
+ROWS: Final = 100_000
+"""Of an import that takes a worker some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class Traffic:
 
     async def _ask(self, per_second: float, over: threading.Event) -> None:
         began, number = time.monotonic(), 0
-        async with asyncio.TaskGroup() as tasks, self._client() as kept:
+        async with self._client() as kept, asyncio.TaskGroup() as tasks:
             while not over.is_set():
                 tasks.create_task(self._one(kept if number % 2 else None))
                 number += 1
@@ -83,6 +89,17 @@ class Traffic:
         with self._more:
             self._more.wait_for(lambda: len(self.answers) >= count, timeout=PATIENCE * count)
 
+    def wait_served(self, count: int = 10) -> float:
+        """Return when the last so many requests were all answered well: since when they are."""
+        with self._more:
+            self._more.wait_for(lambda: len(self._well()) >= count, timeout=PATIENCE * count)
+        return min(each.at for each in self._well())
+
+    def _well(self) -> Sequence[Answered]:
+        """Those since the last that failed."""
+        failed = max((each.at for each in self.answers if each.trouble), default=-math.inf)
+        return [each for each in self.answers if each.at > failed]
+
     def between(self, since: float, until: float) -> Sequence[Answered]:
         return [each for each in self.answers if since <= each.at < until]
 
@@ -95,6 +112,11 @@ def p99(answers: Sequence[Answered]) -> float:
 
 def troubles(answers: Sequence[Answered]) -> Sequence[str]:
     return [each.trouble for each in answers if each.trouble]
+
+
+def token(client: httpx.Client) -> str:
+    """The access token that it sends."""
+    return str(client.headers["Authorization"]).partition(" ")[2]
 
 
 def sign_in(url: str) -> httpx.Client:
@@ -128,6 +150,11 @@ def send(client: httpx.Client, content: bytes) -> str:
     return job
 
 
+def send_import(client: httpx.Client) -> str:
+    """One of `ROWS` contacts whom nobody has yet."""
+    return send(client, contacts(ROWS, secrets.token_hex(4)))
+
+
 def state(client: httpx.Client, job: str) -> str:
     answer = client.get(f"/v1/jobs/{job}")
     answer.raise_for_status()
@@ -139,6 +166,17 @@ def follow(client: httpx.Client, job: str) -> Sequence[str]:
     """The job's events, as they are sent, until it has ended."""
     with client.stream("GET", f"/v1/jobs/{job}/events", timeout=600) as lines:
         return [line for line in lines.iter_lines() if line.startswith("event:")]
+
+
+def wait_running(client: httpx.Client, job: str) -> None:
+    """Return when it runs, or has ended."""
+    with client.stream("GET", f"/v1/jobs/{job}/events", timeout=600) as lines:
+        next(line for line in lines.iter_lines() if '"started_at":"' in line)
+
+
+def ended(client: httpx.Client, job: str) -> Job:
+    """The job at its end, whatever breaks off meanwhile."""
+    return follow_anyway(client, job, lambda _: None)
 
 
 def statistics(client: httpx.Client, job: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Gives each claim a folder: `volumes.py KUBECONFIG FOLDER NODE`, a StorageClass of its own.
+"""Gives each claim a folder: `volumes.py KUBECONFIG FOLDER NODE…`, a StorageClass of its own.
 
-Volumes are of the kind `local`, so a kubelet gives them to a pod's `fsGroup`, as it does disks.
+Volumes are of the kind `local`, so a kubelet gives them to a pod's `fsGroup`, as it does disks. All
+nodes have them at the same place.
 """
 
 import sys
@@ -26,10 +27,10 @@ def storage_class() -> Object:
     }
 
 
-def volume(claim: Object, folder: Path, node: str) -> Object:
+def volume(claim: Object, folder: Path, nodes: Sequence[str]) -> Object:
     """A volume for this claim, and for no other."""
     head, spec = claim["metadata"], claim["spec"]
-    term = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    term = {"key": "kubernetes.io/hostname", "operator": "In", "values": [*nodes]}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -54,24 +55,24 @@ def is_waiting(claim: Object) -> bool:
     return claim["spec"].get("storageClassName") == CLASS and not claim["spec"].get("volumeName")
 
 
-def provide(api: Api, claim: Object, place: Path, node: str) -> None:
+def provide(api: Api, claim: Object, place: Path, nodes: Sequence[str]) -> None:
     folder = place / f"pvc-{claim['metadata']['uid']}"
     folder.mkdir(exist_ok=True)
     try:
-        api.create(volume(claim, folder, node))
+        api.create(volume(claim, folder, nodes))
     except ApiError as error:
         if error.status != CONFLICT:
             raise
 
 
 def main(arguments: Sequence[str]) -> None:
-    place, node = Path(arguments[1]), arguments[2]
+    place, nodes = Path(arguments[1]), arguments[2:]
     place.mkdir(parents=True, exist_ok=True)
     with Api(Path(arguments[0])) as api:
         api.apply(storage_class())
         for claims in api.states("persistentvolumeclaims", everywhere=True):
             for claim in filter(is_waiting, list(claims.values())):
-                provide(api, claim, place, node)
+                provide(api, claim, place, nodes)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""One real node for all tests of a process, with our images and the stand-ins on it."""
+"""One real node for all tests of a process, with our images, the stand-ins and a release on it."""
 
+import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import httpx
 import images
 import pytest
 import tools
-from node import needs, standins
+from node import needs, standins, traffic
 from node.node import Node
-from node.release import REGISTRY, VERSIONS
+from node.release import REGISTRY, VALUES, VERSIONS, Release, release
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +52,42 @@ def node(machine: None, archives: Mapping[str, Path]) -> Iterator[Node]:
             node.load(archive, *(tags if name in images.SERVICES else []))
         yield node
         node.check()
+
+
+@pytest.fixture(scope="session")
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Print a figure also where pytest keeps what is printed."""
+    reporter: Any = request.config.pluginmanager.get_plugin("terminalreporter")
+
+    def line(text: str) -> None:
+        reporter.write_line(f"\n*** {text}")
+
+    return line
+
+
+@pytest.fixture(scope="session")
+def shop(node: Node, say: Callable[[str], None]) -> Iterator[Release]:
+    helm, kubectl = built(tools.CHART) / "helm", built(tools.CONTROL) / "kubectl"
+    namespace = f"shop-{secrets.token_hex(3)}"
+    with release(node, helm, kubectl, VALUES, namespace=namespace) as made:
+        seconds = made.apply(VERSIONS[0], first=True)
+        say(f"from `helm install` until all is ready: {seconds:.0f} s")
+        yield made
+
+
+@pytest.fixture
+def url(shop: Release) -> Iterator[str]:
+    with shop.reach() as url:
+        yield url
+
+
+@pytest.fixture
+def ana(url: str) -> Iterator[httpx.Client]:
+    with closing(traffic.sign_in(url)) as client:
+        yield client
+
+
+@pytest.fixture
+def seen(url: str, ana: httpx.Client) -> traffic.Traffic:
+    """Requests of hers, which begin with `at_rate`."""
+    return traffic.Traffic(url, traffic.token(ana))

@@ -1,19 +1,15 @@
 """The chart with everything real: containers of our images, a database, volumes, Services."""
 
-import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any
 
 import httpx
 import pytest
-import tools
 from cluster.api import Object
 from node import traffic
-from node.node import Node
-from node.release import NAME, VERSIONS, Release, is_ready, release
+from node.release import NAME, VERSIONS, WORKERS, Release, is_ready
 from node.traffic import Traffic
 from toolchain import ROOT
 
@@ -21,61 +17,12 @@ from jangada.migrations.revisions import head
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 
-POOL = {
-    "name": "default",
-    "queues": ["default", "imports"],
-    "slots": 1,
-    "replicas": {"min": 0, "max": 3},
-    "startWithin": "5s",
-    "scaleDownAfter": "10s",
-    "drainDeadlineSeconds": 600,
-    "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
-}
-VALUES: dict[str, Any] = {"dev": {"enabled": True}, "workers": [POOL]}
-WORKERS = "worker-default"
-LONG = 600.0
-ROWS = 100_000
 RATE = 5.0
 USERS = 4
 CALM = 15.0
 """Seconds of traffic before a change, to compare with."""
 
 type Say = Callable[[str], None]
-
-
-@pytest.fixture(scope="session")
-def say(request: pytest.FixtureRequest) -> Say:
-    """Print a figure also where pytest keeps what is printed."""
-    reporter: Any = request.config.pluginmanager.get_plugin("terminalreporter")
-
-    def line(text: str) -> None:
-        reporter.write_line(f"\n*** {text}")
-
-    return line
-
-
-@pytest.fixture(scope="session")
-def shop(node: Node, say: Say) -> Iterator[Release]:
-    helm, kubectl = tools.find(tools.CHART), tools.find(tools.CONTROL)
-    if helm is None or kubectl is None:
-        pytest.skip("NO REAL PODS: `make e2e-pods` builds helm, which is missing")
-    namespace = f"shop-{secrets.token_hex(3)}"
-    with release(node, helm / "helm", kubectl / "kubectl", VALUES, namespace=namespace) as made:
-        seconds = made.apply(VERSIONS[0], first=True)
-        say(f"from `helm install` until all is ready: {seconds:.0f} s")
-        yield made
-
-
-@pytest.fixture
-def url(shop: Release) -> Iterator[str]:
-    with shop.reach() as url:
-        yield url
-
-
-@pytest.fixture
-def ana(url: str) -> Iterator[httpx.Client]:
-    with closing(traffic.sign_in(url)) as client:
-        yield client
 
 
 def test_its_pods_are_ready_and_restricted(shop: Release) -> None:
@@ -122,11 +69,11 @@ def test_a_pool_follows_its_queue_from_nothing_to_nothing(
     shop: Release, url: str, say: Say
 ) -> None:
     """Of several users, who all send at once."""
-    shop.wait_pods(WORKERS, lambda pods: not pods)
+    shop.wait_count(WORKERS, 0)
     with ExitStack() as users:
         people = [users.enter_context(closing(traffic.sign_in(url))) for _ in range(USERS)]
         began = time.monotonic()
-        jobs = [(each, send_import(each)) for _ in range(3) for each in people]
+        jobs = [(each, traffic.send_import(each)) for _ in range(3) for each in people]
         sent = time.monotonic()
         shop.wait_pods(WORKERS, lambda pods: any(map(is_ready, pods)))
         woke = time.monotonic()
@@ -135,18 +82,14 @@ def test_a_pool_follows_its_queue_from_nothing_to_nothing(
         for each, job in jobs:
             traffic.follow(each, job)
         ended = time.monotonic()
-        shop.wait_pods(WORKERS, lambda pods: not pods)
+        shop.wait_count(WORKERS, 0)
         gone = time.monotonic()
         assert {traffic.state(each, job) for each, job in jobs} == {"completed"}
     say(
-        f"{len(jobs)} imports of {ROWS} rows, sent in {sent - began:.0f} s: the first worker ready "
-        f"after {woke - began:.0f} s, two after {grown - began:.0f} s, all done after "
+        f"{len(jobs)} imports of {traffic.ROWS} rows, sent in {sent - began:.0f} s: the first "
+        f"worker ready after {woke - began:.0f} s, two after {grown - began:.0f} s, all done after "
         f"{ended - began:.0f} s, no worker {gone - ended:.0f} s later"
     )
-
-
-def send_import(client: httpx.Client) -> str:
-    return traffic.send(client, traffic.contacts(ROWS, secrets.token_hex(4)))
 
 
 def wait_ended(client: httpx.Client, jobs: Sequence[str]) -> None:
@@ -155,31 +98,30 @@ def wait_ended(client: httpx.Client, jobs: Sequence[str]) -> None:
 
 
 def test_nobody_notices_an_upgrade_and_a_rollback(
-    shop: Release, url: str, ana: httpx.Client, say: Say
+    shop: Release, ana: httpx.Client, seen: Traffic, say: Say
 ) -> None:
-    token = str(ana.headers["Authorization"]).partition(" ")[2]
-    seen = Traffic(url, token)
-    jobs = [send_import(ana) for _ in range(4)]
+    jobs = [traffic.send_import(ana) for _ in range(4)]
     with seen.at_rate(RATE):
         begun = time.monotonic()
         seen.wait_for(int(CALM * RATE))
+        calm = seen.between(begun, begun + CALM)
+        say(f"before: {len(calm)} requests, p99 {traffic.p99(calm) * 1000:.0f} ms")
         for what, change in (
             ("upgrade", partial(shop.apply, VERSIONS[1])),
             ("rollback", shop.roll_back),
         ):
             since = time.monotonic()
-            jobs += [send_import(ana) for _ in range(4)]
+            jobs += [traffic.send_import(ana) for _ in range(4)]
             seconds = change()
             during = seen.between(since, time.monotonic())
             say(
                 f"{what}: {seconds:.0f} s, {len(during)} requests, "
-                f"{len(traffic.troubles(during))} failed, p99 {traffic.p99(during) * 1000:.0f} ms"
+                f"{len(traffic.troubles(during))} failed, p99 {traffic.p99(during) * 1000:.0f} ms, "
+                f"{traffic.p99(during) / traffic.p99(calm):.1f} times as before"
             )
-        calm = seen.between(begun, begun + CALM)
-        say(f"before: {len(calm)} requests, p99 {traffic.p99(calm) * 1000:.0f} ms")
     wait_ended(ana, jobs)
     assert traffic.troubles(seen.answers) == []
     assert [traffic.state(ana, job) for job in jobs] == ["completed"] * len(jobs)
     counts = [traffic.statistics(ana, job)["inserted"] for job in jobs]
-    assert counts == [ROWS] * len(jobs)
+    assert counts == [traffic.ROWS] * len(jobs)
     assert shop.api.get("deployments", f"{NAME}-api")["metadata"]["generation"] >= 3
