@@ -19,11 +19,13 @@ SHIPPED = [*SNAPSHOTS, *CHART.glob("crds/*.yaml"), *ROOT.glob("k8s/**/*.yaml")]
 GUIDES = sorted(ROOT.glob("docs/guides/*.md"))
 NOT_COVERED = {
     "Application": "of Argo CD",
+    "Cluster": "of CloudNativePG",
     "GitRepository": "of Flux",
     "HelmRelease": "of Flux",
     "HTTPRoute": "of Gateway API, whose definition comes with a gateway",
     "Kustomization": "read by kustomize, or of Flux",
     "PodMonitor": "of the Prometheus operator",
+    "ScheduledBackup": "of CloudNativePG",
     "PrometheusRule": "of the Prometheus operator; tests/test_alerts.py has promtool read it",
 }
 """Kinds that nobody holds against a schema here, and why."""
