@@ -74,6 +74,7 @@ WRONG: list[tuple[str, str]] = [
     (r"podLabels.app\.kubernetes\.io/name=other", "app.kubernetes.io/name"),
     ("api.tolerations[0].effect=Never", "/api/tolerations/0/effect"),
     ("workers[0].affinity.podafinity=x", "'podafinity' not allowed"),
+    ("trust.key=a/b", "/trust/key"),
     ("networkPolicy.dns.ports[0]=domain", "/networkPolicy/dns/ports/0"),
 ]
 TOGETHER: list[tuple[str, str]] = [

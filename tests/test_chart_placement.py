@@ -14,6 +14,7 @@ type Pods = Mapping[str, Object]
 OURS = {"api", "dispatcher", "worker-default", "worker-imports", "worker-fixed"}
 IMPORTS = "worker-imports"
 TEAM = "example.com/team"
+TRUST = "/etc/jangada/trust"
 RELOADER = "reloader.stakater.com/auto"
 
 
@@ -88,6 +89,17 @@ def test_an_account_that_is_there_already_is_taken() -> None:
     made = changed("small", "serviceAccount.create=false", "serviceAccount.name=theirs")
     assert "ServiceAccount" not in {each["kind"] for each in made}
     assert among(made)["api"]["spec"]["serviceAccountName"] == "theirs"
+
+
+def test_every_container_of_ours_trusts_the_authorities_that_are_named() -> None:
+    found = pods("production")
+    for name in OURS | {"operator", "migrate"}:
+        spec = found[name]["spec"]
+        assert {"name": "trust", "configMap": {"name": "shop-authorities"}} in spec["volumes"]
+        for each in [*spec.get("initContainers", ()), *spec["containers"]]:
+            assert {"name": "SSL_CERT_FILE", "value": f"{TRUST}/all.pem"} in each["env"], name
+            mounted = {"name": "trust", "mountPath": TRUST, "readOnly": True}
+            assert mounted in each["volumeMounts"], name
 
 
 def selected(policy: Object, found: Pods) -> Pods:

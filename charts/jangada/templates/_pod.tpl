@@ -8,6 +8,29 @@
       key: {{ index . 3 }}
 {{- end }}
 
+{{/* What all containers of ours mount: a folder to write to, and the certificates that are trusted. */}}
+{{- define "jangada.baseMounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{- if .Values.trust.configMap }}
+- {name: trust, mountPath: /etc/jangada/trust, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "jangada.baseVolumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- with .Values.trust.configMap }}
+- name: trust
+  configMap: {name: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{- define "jangada.baseEnv" -}}
+{{- if .Values.trust.configMap }}
+- {name: SSL_CERT_FILE, value: /etc/jangada/trust/{{ .Values.trust.key }}}
+{{- end }}
+{{- end }}
+
 {{- define "jangada.databaseEnv" -}}
 {{- $database := .Values.database -}}
 {{ include "jangada.secretEnv" (list . "JANGADA_DATABASE__URL" $database.existingSecret (ternary "database-url" $database.existingSecret.key (empty $database.existingSecret.name))) }}
@@ -18,6 +41,7 @@
   value: {{ $database.transactionPooling | quote }}
 - name: JANGADA_TELEMETRY__LOG_FORMAT
   value: json
+{{- include "jangada.baseEnv" . }}
 {{- range $name, $value := .Values.settings }}
 - name: {{ $name }}
   value: {{ $value | quote }}
@@ -57,20 +81,18 @@ envFrom:
   resources: {{- toYaml $root.Values.migrate.resources | nindent 4 }}
   env: {{- include "jangada.databaseEnv" $root | nindent 4 }}
   {{- with include "jangada.envFrom" $root }}{{ . | nindent 2 }}{{ end }}
-  volumeMounts:
-    - {name: tmp, mountPath: /tmp}
+  volumeMounts: {{- include "jangada.baseMounts" $root | nindent 4 }}
 {{- end }}
 
 {{- define "jangada.mounts" -}}
-- {name: tmp, mountPath: /tmp}
+{{ include "jangada.baseMounts" . }}
 {{- if not .Values.storage.url }}
 - {name: files, mountPath: /var/lib/jangada}
 {{- end }}
 {{- end }}
 
 {{- define "jangada.volumes" -}}
-- name: tmp
-  emptyDir: {}
+{{ include "jangada.baseVolumes" . }}
 {{- if not .Values.storage.url }}
 - name: files
   persistentVolumeClaim:

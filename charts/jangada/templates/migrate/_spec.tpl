@@ -16,9 +16,6 @@ template:
         resources: {{- toYaml .Values.migrate.resources | nindent 10 }}
         env: {{- include "jangada.databaseEnv" . | nindent 10 }}
         {{- with include "jangada.envFrom" . }}{{ . | nindent 8 }}{{ end }}
-        volumeMounts:
-          - {name: tmp, mountPath: /tmp}
-    volumes:
-      - name: tmp
-        emptyDir: {}
+        volumeMounts: {{- include "jangada.baseMounts" . | nindent 10 }}
+    volumes: {{- include "jangada.baseVolumes" . | nindent 6 }}
 {{- end }}
