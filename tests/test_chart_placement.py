@@ -1,5 +1,6 @@
 """Who a pod of the chart is, where it may run, and who may reach it: as values say it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import chart
 import pytest
 import tools
 from chart import VALUES, Object, parsed, template, values
+from toolchain import ROOT
 
 type Pods = Mapping[str, Object]
 
@@ -100,6 +102,18 @@ def test_every_container_of_ours_trusts_the_authorities_that_are_named() -> None
             assert {"name": "SSL_CERT_FILE", "value": f"{TRUST}/all.pem"} in each["env"], name
             mounted = {"name": "trust", "mountPath": TRUST, "readOnly": True}
             assert mounted in each["volumeMounts"], name
+
+
+def test_the_values_of_the_guide_are_taken(tmp_path: Path) -> None:
+    text = (ROOT / "docs/guides/clusters.md").read_text("utf-8")
+    shown = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(shown) > 6
+    files = []
+    for number, each in enumerate(shown):
+        (tmp_path / f"{number}.yaml").write_text(each, encoding="utf-8")
+        files += ["--values", str(tmp_path / f"{number}.yaml")]
+    made = among(parsed(template(helm(), "--set=dev.enabled=true", *files)))
+    assert "karpenter.sh/do-not-disrupt" in made["worker-long"]["metadata"]["annotations"]
 
 
 def selected(policy: Object, found: Pods) -> Pods:
