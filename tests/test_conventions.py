@@ -249,6 +249,26 @@ def test_every_code_is_documented() -> None:
     ] == []
 
 
+NO_CODES = {"service.name", "valkey.conf", "valkey.sock"}
+"""An attribute of OpenTelemetry's and files: they look like codes of errors."""
+
+
+def test_every_code_that_is_written_somewhere_is_documented() -> None:
+    """Also where no error is raised, as in the errors that a job keeps, and in SQL."""
+    page = (ROOT / "docs/errors.md").read_text("utf-8")
+    documented = set(re.findall(r"^\| `([a-z_.]+)` \|", page, re.MULTILINE))
+    domains = "|".join({code.partition(".")[0] for code in documented})
+    looks_like_one = re.compile(rf"""["']((?:{domains})\.[a-z_]+)["']""")
+    written = {
+        code
+        for source in sources()
+        if source.is_production
+        for code in looks_like_one.findall(source.text)
+    }
+    assert {"job.discarded", "job.poison"} <= written
+    assert written - documented - NO_CODES == set()
+
+
 def test_every_job_kind_is_unique() -> None:
     kinds = Counter(args.kind for args in descendants(JobArgs))
     assert [kind for kind, count in kinds.items() if count > 1] == []

@@ -225,6 +225,22 @@ def test_a_release_can_be_rolled_back_by_helm(place: Place) -> None:
     wait_ready(place)
 
 
+def test_what_was_patched_by_hand_stops_helm_4_until_it_may_take_it_back(place: Place) -> None:
+    """As a runbook has it done at night; what the values say, too, stops nothing."""
+    by_helm_4(place, {})
+    pool = ["patch", "workerpool", "shop-worker-default", "--type=merge"]
+    place.kubectl(*pool, '--patch={"spec":{"replicas":{"max":40}}}')
+    said = r'conflict with "kubectl-patch" using jangada\.dev/v1alpha1: \.spec\.replicas\.max'
+    for again in (["rollback", "shop", "1"], ["upgrade", "shop", str(CHART), *chosen({})]):
+        with pytest.raises(AssertionError, match=said):
+            place.run(built(tools.CHART), *again)
+        place.run(built(tools.CHART), *again, "--force-conflicts")
+        assert place.api.get("workerpools", "shop-worker-default")["spec"]["replicas"]["max"] == 30
+        place.kubectl(*pool, '--patch={"spec":{"replicas":{"max":40}}}')
+    place.kubectl(*pool, '--patch={"spec":{"replicas":{"max":30}}}')
+    by_helm_4(place, {})
+
+
 DEFINITION = "workerpools.jangada.dev"
 MENDED = ["apply", "--server-side", "--force-conflicts", "-f"]
 

@@ -50,13 +50,15 @@ On the management port, which is never routed to the public:
 """
 
 JOB_ERRORS: Final = """
-In the `errors` of a job, which has one for each failed attempt, these occur, too:
+In the `errors` of a job, which has one for each attempt that didn't end well, these occur, too:
 
 | code | tried again | meaning |
 |---|---|---|
 | `job.failed` | yes | It raised an error that is none of ours; `detail` says which kind. |
 | `job.crashed` | yes | The worker died while it ran the job; after a second time it runs alone. |
 | `job.poison` | no | The worker died again while it ran nothing else: the job is discarded. |
+| `job.discarded` | no | Its handler gave it up for good (`Discard`); `detail` is its reason. |
+| `job.cancelled` | no | Its handler cancelled it (`Cancel`); `detail` is its reason. |
 """
 
 ERRORS_PREFACE: Final = """\
