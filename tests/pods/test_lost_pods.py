@@ -115,6 +115,7 @@ def test_without_any_api_jobs_run(shop: Release, ana: httpx.Client) -> None:
         shop.api.scale("deployments", f"{NAME}-api", 0)
         shop.wait_count("api", 0)
         shop.wait_sql("SELECT count(*) FROM jobs WHERE state IN ('available', 'running')", "0")
+        assert shop.pods("api") == []
         shop.api.scale("deployments", f"{NAME}-api", 2)
         shop.wait_ready()
 

@@ -40,10 +40,11 @@ SELECT DISTINCT c.relname, a.pid, a.usename, a.application_name, a.state, a.xact
 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND c.relkind IN ('r', 'p') AND c.relname = ANY(:words) AND l.pid <> pg_backend_pid()
+  AND coalesce(a.xact_start < clock_timestamp() - make_interval(secs => :waited), true)
 ORDER BY a.xact_start LIMIT 5
 """
-"""Who holds tables that a statement names. Of other roles' sessions PostgreSQL tells no more than
-the first three columns to a role without `pg_read_all_stats`."""
+"""Who held tables that a statement names for as long as it waited for them. Of sessions of other
+roles PostgreSQL tells the first three columns only, but to a role with `pg_read_all_stats`."""
 
 
 class SchemaLocked(Unavailable):
@@ -94,7 +95,9 @@ def _holders(settings: DatabaseSettings, error: SchemaLocked) -> str:
     cause = error.__cause__
     statement = (cause.statement if isinstance(cause, OperationalError) else None) or ""
     with _connected(settings) as connection:
-        found = connection.execute(text(_HOLDERS), {"words": re.findall(r"\w+", statement)})
+        waited = settings.lock_timeout.total_seconds()
+        given = {"words": re.findall(r"\w+", statement), "waited": waited}
+        found = connection.execute(text(_HOLDERS), given)
         return " ".join(
             f"Table {row.relname} is held by process {row.pid} of role {row.usename}"
             f" ({row.application_name or 'unnamed'}, {row.state or 'state unknown'},"
