@@ -45,14 +45,14 @@ def later(shop: Release, archives: Mapping[str, Path], tmp_path: Path) -> Iterat
     with_files(archives["api"], files, archive, name=image)
     shop.node.load(archive, image)
     yield LATER
-    shop.apply(VERSIONS[0])
     shop.sql("ALTER TABLE contacts DROP COLUMN IF EXISTS probed")
     shop.sql(BACK)
+    shop.apply(VERSIONS[0])
 
 
 def migrate_job(shop: Release, name: str, url: str) -> Object:
     """The release's own Job, for another database."""
-    (found,) = shop.api.list("jobs", selector="app.kubernetes.io/component=migrate")
+    found = shop.api.list("jobs", selector="app.kubernetes.io/component=migrate")[0]
     spec = {each: found["spec"][each] for each in ("backoffLimit", "template")}
     pod = spec["template"]
     for label in ("controller-uid", "job-name"):
@@ -110,8 +110,9 @@ def test_a_migration_that_waits_in_vain_stops_the_rollout(
             assert wait_until(lambda: holder in told(shop), READY), told(shop)
             assert isinstance(upgrade.exception(READY), ReleaseFailed)
             shop.wait_ready()
-        tags = {pod["spec"]["containers"][0]["image"] for pod in shop.pods("api")}
-        assert tags == {f"{REGISTRY}/api:{VERSIONS[0]}"}
+        shop.wait_pods(
+            "api", lambda pods: set(map(image, pods)) == {f"{REGISTRY}/api:{VERSIONS[0]}"}
+        )
         assert shop.sql("SELECT version_num FROM alembic_version") == head()
         seen.wait_served()
         during = list(seen.answers)
@@ -122,6 +123,10 @@ def test_a_migration_that_waits_in_vain_stops_the_rollout(
         f"{len(traffic.troubles(during))} failed, p99 {traffic.p99(during) * 1000:.0f} ms"
     )
     assert traffic.troubles(seen.answers) == []
+
+
+def image(pod: Object) -> str:
+    return str(pod["spec"]["containers"][0]["image"])
 
 
 def told(shop: Release) -> str:
