@@ -27,11 +27,12 @@ ROWS: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request: since when, how long it took, and what went wrong with it."""
+    """One request: since when, how long it took, what went wrong, and whether it was sent again."""
 
     at: float
     seconds: float
     trouble: str
+    was_resent: bool = False
 
 
 @dataclass(slots=True)
@@ -64,10 +65,10 @@ class Traffic:
                 await asyncio.sleep(max(0, began + number / per_second - time.monotonic()))
 
     async def _one(self, kept: httpx.AsyncClient | None) -> None:
-        at, trouble = time.monotonic(), ""
+        at, trouble, resent = time.monotonic(), "", False
         try:
             if kept is not None:
-                answer = await kept.get("/v1/contacts?limit=3")
+                answer, resent = await self._ask_kept(kept)
             else:
                 async with self._client() as own:
                     answer = await own.get("/v1/contacts?limit=3")
@@ -75,8 +76,18 @@ class Traffic:
         except httpx.HTTPError as error:
             trouble = f"{'kept' if kept else 'new'} connection: {error!r}"
         with self._more:
-            self.answers.append(Answered(at, time.monotonic() - at, trouble))
+            self.answers.append(Answered(at, time.monotonic() - at, trouble, resent))
             self._more.notify_all()
+
+    async def _ask_kept(self, kept: httpx.AsyncClient) -> tuple[httpx.Response, bool]:
+        """And whether it was sent again: a connection may be closed just as it is used once more.
+
+        A client asks anew then (RFC 9112, 9.3.1).
+        """
+        try:
+            return await kept.get("/v1/contacts?limit=3"), False
+        except httpx.RemoteProtocolError:
+            return await kept.get("/v1/contacts?limit=3"), True
 
     def _client(self) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self.token}"}
@@ -117,6 +128,15 @@ def troubles(answers: Sequence[Answered]) -> Sequence[str]:
 def token(client: httpx.Client) -> str:
     """The access token that it sends."""
     return str(client.headers["Authorization"]).partition(" ")[2]
+
+
+def summary(answers: Sequence[Answered]) -> str:
+    """How many, and how they went."""
+    resent = sum(each.was_resent for each in answers)
+    return (
+        f"{len(troubles(answers))} of {len(answers)} requests failed, {resent} were sent again, "
+        f"p99 {p99(answers) * 1000:.0f} ms"
+    )
 
 
 def sign_in(url: str) -> httpx.Client:

@@ -70,10 +70,7 @@ def test_nobody_notices_that_nodes_are_drained(
             during = seen.between(since, time.monotonic())
             assert places(shop) == {other.name}
             shop.kubectl("uncordon", machine.name)
-            say(
-                f"{machine.name} drained in {seconds:.0f} s: {len(during)} requests, "
-                f"{len(traffic.troubles(during))} failed, p99 {traffic.p99(during) * 1000:.0f} ms"
-            )
+            say(f"{machine.name} drained in {seconds:.0f} s: {traffic.summary(during)}")
     assert traffic.troubles(seen.answers) == []
     attempts = [traffic.ended(ana, job)["attempt"] for job in jobs]
     assert attempts == [1] * len(jobs), "workers end their jobs before they go"

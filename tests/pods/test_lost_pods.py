@@ -28,10 +28,6 @@ def started(ana: httpx.Client, job: str) -> float:
     return datetime.fromisoformat(traffic.ended(ana, job)["started_at"]).timestamp()
 
 
-def told(seen: Traffic) -> str:
-    return f"{len(traffic.troubles(seen.answers))} of {len(seen.answers)} requests failed"
-
-
 def test_postgresql_s_pod_is_deleted(
     shop: Release, ana: httpx.Client, seen: Traffic, say: Say
 ) -> None:
@@ -48,7 +44,7 @@ def test_postgresql_s_pod_is_deleted(
         jobs += waiting
     say(
         f"PostgreSQL's pod deleted: ready again after {back - gone:.1f} s, requests succeed "
-        f"{served - back:.1f} s later; {told(seen)}"
+        f"{served - back:.1f} s later; {traffic.summary(seen.answers)}"
     )
     failed = traffic.troubles(seen.answers)
     assert [each for each in failed if not any(known in each for known in UNAVAILABLE)] == []
@@ -73,7 +69,7 @@ def test_valkey_s_pod_is_away_and_comes_back(
         begun = sorted(started(ana, job) - back for job in waiting)
     say(
         f"Valkey's pod away: jobs that waited started {begun[0]:.1f} to {begun[-1]:.1f} s after it "
-        f"was ready again; {told(seen)}"
+        f"was ready again; {traffic.summary(seen.answers)}"
     )
     assert traffic.troubles(seen.answers) == []
 
@@ -86,7 +82,7 @@ def test_an_api_pod_is_deleted(shop: Release, seen: Traffic, say: Say) -> None:
         shop.api.wait_for("pods", lambda found: found is None, name=pod, within=120)
         shop.wait_ready()
         seen.wait_served()
-    say(f"an API pod deleted: {told(seen)}, p99 {traffic.p99(seen.answers) * 1000:.0f} ms")
+    say(f"an API pod deleted: {traffic.summary(seen.answers)}")
     assert traffic.troubles(seen.answers) == []
 
 
@@ -103,7 +99,7 @@ def test_api_processes_are_killed(
         served = seen.wait_served()
     say(
         f"both API processes killed: ready again after {back - gone:.1f} s, requests succeed since "
-        f"{served - gone:.1f} s; {told(seen)}"
+        f"{served - gone:.1f} s; {traffic.summary(seen.answers)}"
     )
     assert [each for each in traffic.troubles(seen.answers) if "connection: " not in each] == []
 
@@ -141,5 +137,6 @@ def kill_amid_imports(shop: Release, ana: httpx.Client, seen: Traffic, component
         begun = sorted(started(ana, job) - clock for job in jobs)
     return (
         f"all of {component} killed: ready again after {back - gone:.1f} s, imports for which no "
-        f"worker was there started {begun[0]:.1f} to {begun[-1]:.1f} s after it; {told(seen)}"
+        f"worker was there started {begun[0]:.1f} to {begun[-1]:.1f} s after it; "
+        f"{traffic.summary(seen.answers)}"
     )

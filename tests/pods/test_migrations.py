@@ -118,10 +118,7 @@ def test_a_migration_that_waits_in_vain_stops_the_rollout(
         during = list(seen.answers)
         shop.upgrade_api(later, f"--timeout={READY:.0f}s")
         assert shop.sql("SELECT version_num FROM alembic_version") == NEXT
-    say(
-        f"a migration that got no lock: {len(during)} requests, "
-        f"{len(traffic.troubles(during))} failed, p99 {traffic.p99(during) * 1000:.0f} ms"
-    )
+    say(f"a migration that got no lock: {traffic.summary(during)}")
     assert traffic.troubles(seen.answers) == []
 
 

@@ -105,7 +105,7 @@ def test_nobody_notices_an_upgrade_and_a_rollback(
         begun = time.monotonic()
         seen.wait_for(int(CALM * RATE))
         calm = seen.between(begun, begun + CALM)
-        say(f"before: {len(calm)} requests, p99 {traffic.p99(calm) * 1000:.0f} ms")
+        say(f"before: {traffic.summary(calm)}")
         for what, change in (
             ("upgrade", partial(shop.apply, VERSIONS[1])),
             ("rollback", shop.roll_back),
@@ -115,8 +115,7 @@ def test_nobody_notices_an_upgrade_and_a_rollback(
             seconds = change()
             during = seen.between(since, time.monotonic())
             say(
-                f"{what}: {seconds:.0f} s, {len(during)} requests, "
-                f"{len(traffic.troubles(during))} failed, p99 {traffic.p99(during) * 1000:.0f} ms, "
+                f"{what}: {seconds:.0f} s, {traffic.summary(during)}, "
                 f"{traffic.p99(during) / traffic.p99(calm):.1f} times as before"
             )
     wait_ended(ana, jobs)
