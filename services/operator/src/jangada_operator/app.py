@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -13,9 +14,10 @@ from uuid import uuid4
 import kopf
 
 from jangada_operator import definition
-from jangada_operator.kube import Kube, KubeError, find_login
+from jangada_operator.kube import Kube, KubeError, Refused, Unreachable
 from jangada_operator.leader import Leadership
 from jangada_operator.listening import has_heard_all, paths_of
+from jangada_operator.login import find_login
 from jangada_operator.management import serve
 from jangada_operator.operating import Operator
 from jangada_operator.rights import look_at_rights
@@ -30,6 +32,8 @@ WATCH_TIMEOUT: Final = 300
 """Seconds after which a watch begins anew, should it have fallen silent."""
 
 CRD_WAIT: Final = 2.0
+PATIENCE: Final = 30.0
+"""Seconds in which an API server has to answer at all before we end, and say why."""
 
 
 class Backoffs:
@@ -54,12 +58,16 @@ class Options:
 
 
 async def run(options: Options) -> None:
-    """Run until SIGTERM or SIGINT. Raises `KubeError` where there is no API to talk to."""
+    """Run until SIGTERM or SIGINT.
+
+    Raises `KubeError` where there is no API to talk to, and `NoPort`.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Kube.open(find_login) as kube:
+        log.info("%s", _plan(kube, options))
         if not await _definition_is_there(kube, stop):
             return
         identity = f"{socket.gethostname()}_{uuid4().hex[:8]}"
@@ -72,21 +80,49 @@ async def run(options: Options) -> None:
         await operator.brokers.close()
 
 
+def _plan(kube: Kube, options: Options) -> str:
+    """What this process is about to do, and where: a wrong context is seen at once."""
+    namespaces = (
+        f"namespaces {', '.join(options.namespaces)}" if options.namespaces else "all namespaces"
+    )
+    lease = f"{options.lease_namespace}/{options.lease_name}"
+    return f"scales WorkerPools of {namespaces} at {kube.server}; the leader's lease is {lease}"
+
+
 async def _definition_is_there(kube: Kube, stop: asyncio.Event) -> bool:
-    """Wait for the WorkerPool definition; false when we are to stop before."""
-    is_told = False
+    """Wait for the WorkerPool definition; false when we are to stop before.
+
+    Raises `KubeError` where the API server hasn't answered for `PATIENCE` seconds.
+    """
+    answered_at, told = time.monotonic(), ""
     while not stop.is_set():
+        lacks = "waiting for the definition of WorkerPool: apply the CRD"
         try:
-            found = await kube.get(f"/apis/{API_VERSION}")
-            if any(each["name"] == PLURAL for each in found["resources"]):
+            if await _is_defined(kube):
                 return True
+            answered_at = time.monotonic()
         except KubeError as error:
-            log.warning("the definition of WorkerPool can't be looked for: %s", error)
-        if not is_told:
-            log.warning("waiting for the definition of WorkerPool: apply the CRD")
-            is_told = True
+            if time.monotonic() - answered_at > PATIENCE:
+                raise Unreachable(
+                    f"{kube.server} is of no use for {PATIENCE:.0f} s: {error}. Is it up, the "
+                    f"cluster that is meant, and are you let in? kubectl version says so, too."
+                ) from error
+            lacks = f"the definition of WorkerPool can't be looked for: {error}"
+        if lacks != told:
+            log.warning("%s", lacks)
+            told = lacks
         await wait_at_most(stop.wait(), CRD_WAIT)
     return False
+
+
+async def _is_defined(kube: Kube) -> bool:
+    try:
+        found = await kube.get(f"/apis/{API_VERSION}")
+    except Refused as error:
+        if error.is_missing:
+            return False
+        raise
+    return any(each["name"] == PLURAL for each in found["resources"])
 
 
 async def _work(operator: Operator, options: Options, stop: asyncio.Event) -> None:

@@ -13,8 +13,9 @@ from typing import Annotated, Final
 import typer
 
 from jangada_operator.explaining import EXIT_ERROR, EXIT_UNAVAILABLE, failed
-from jangada_operator.kube import Json, Kube, KubeError, Refused, find_login
+from jangada_operator.kube import Json, Kube, KubeError, Misconfigured, Refused
 from jangada_operator.leader import RETRY
+from jangada_operator.login import find_login, own_namespace
 from jangada_operator.workerpool.spec import GROUP, PLURAL, VERSION
 
 LOOK_AGAIN: Final = RETRY / 4
@@ -48,13 +49,13 @@ def check(
 ) -> None:
     """See whether an operator leads, and whether it looks after these pools."""
     try:
-        place = namespace or find_login().default_namespace or "default"
+        place = namespace or own_namespace()
         asyncio.run(_check(Place(place, lease_name, pools or ()), wait, typer.echo))
     except CheckFailed as error:
         raise failed(f"{error}\nWhat to do: {PAGE}.", EXIT_ERROR) from error
     except KubeError as error:
-        is_refused = isinstance(error, Refused)
-        raise failed(str(error), EXIT_ERROR if is_refused else EXIT_UNAVAILABLE) from error
+        is_wrong = isinstance(error, Refused | Misconfigured)
+        raise failed(str(error), EXIT_ERROR if is_wrong else EXIT_UNAVAILABLE) from error
 
 
 async def _check(place: Place, wait: float, told: Callable[[str], None]) -> None:

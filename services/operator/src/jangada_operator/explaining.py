@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from jangada_operator.kube import Json, Kube, KubeError, Refused, find_login
+from jangada_operator.kube import Json, Kube, KubeError, Misconfigured, Refused
+from jangada_operator.login import find_login, own_namespace
 from jangada_operator.workerpool.spec import GROUP, PLURAL, VERSION, InvalidSpec, Pool, read_pool
 from jangada_queue.policy.wanted import Wanted
 from jangada_queue.policy.what_if import size_for
@@ -46,8 +47,8 @@ def explain(
     except InvalidSpec as error:
         raise failed(str(error), EXIT_ERROR) from error
     except KubeError as error:
-        is_refused = isinstance(error, Refused)
-        raise failed(str(error), EXIT_ERROR if is_refused else EXIT_UNAVAILABLE) from error
+        is_wrong = isinstance(error, Refused | Misconfigured)
+        raise failed(str(error), EXIT_ERROR if is_wrong else EXIT_UNAVAILABLE) from error
     if as_json:
         typer.echo(json.dumps(summary(body, what_if), indent=2))
     else:
@@ -55,7 +56,7 @@ def explain(
 
 
 async def _fetch(namespace: str | None, name: str) -> Json:
-    place = namespace or find_login().default_namespace or "default"
+    place = namespace or own_namespace()
     async with Kube.open(find_login) as kube:
         return await kube.get(f"/apis/{GROUP}/{VERSION}/namespaces/{place}/{PLURAL}/{name}")
 

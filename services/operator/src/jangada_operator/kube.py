@@ -1,7 +1,7 @@
 """The Kubernetes API as the operator uses it: few verbs, JSON in and out, errors that say why.
 
-Credentials come from the pod's service account or a kubeconfig, as kopf finds them; a token that
-has been renewed on disk is taken up when the old one is refused.
+Credentials are given by `login`; a token that has been renewed on disk is taken up when the old one
+is refused.
 """
 
 import base64
@@ -60,6 +60,10 @@ class Unreachable(KubeError):
     """It doesn't answer."""
 
 
+class Misconfigured(KubeError):
+    """There is nothing to ask, or nothing to ask it with; the text says how to mend it."""
+
+
 class Kube:
     """One connection pool to one API server."""
 
@@ -76,6 +80,10 @@ class Kube:
             yield kube
         finally:
             await kube._session.close()
+
+    @property
+    def server(self) -> str:
+        return str(self._info.server)
 
     async def get(self, path: str, **parameters: str) -> Json:
         return await self._ask("GET", path, parameters=parameters)
@@ -149,23 +157,17 @@ class Kube:
         headers = {"Accept": "application/json", "User-Agent": "jangada-operator"}
         if info.token:
             headers["Authorization"] = f"{info.scheme or 'Bearer'} {info.token}"
-        connector = aiohttp.TCPConnector(ssl=_tls(info), limit=20)
+        try:
+            tls = _tls(info)
+        except (OSError, ValueError) as error:
+            raise Misconfigured(
+                f"The certificates for {info.server} can't be used ({error}): kubectl config view "
+                f"shows where they are."
+            ) from error
+        connector = aiohttp.TCPConnector(ssl=tls, limit=20)
         return aiohttp.ClientSession(
             info.server, connector=connector, headers=headers, timeout=TIMEOUT
         )
-
-
-def find_login() -> kopf.ConnectionInfo:
-    """From inside a pod, or by `KUBECONFIG` or `~/.kube/config`."""
-    settings = kopf.OperatorSettings()
-    info = kopf.login_with_service_account(settings=settings)
-    info = info or kopf.login_with_kubeconfig(settings=settings)
-    if info is None:
-        raise Unreachable(
-            "No credentials for a Kubernetes API: run in a pod with a service account, or set "
-            "KUBECONFIG."
-        )
-    return info
 
 
 def _tls(info: kopf.ConnectionInfo) -> ssl.SSLContext:

@@ -38,6 +38,8 @@ class Leadership:
     _seen_at: float = 0.0
     _trouble: str = ""
     """What was said last of why it can't be renewed: it is said once, not every two seconds."""
+    _awaited: str = ""
+    """Who was said to hold it."""
 
     @property
     def is_held(self) -> bool:
@@ -54,14 +56,28 @@ class Leadership:
             try:
                 self._sure_until = asked + RENEW if await self._hold_or_take() else 0.0
             except KubeError as error:
-                if (trouble := str(error)) != self._trouble:
+                if (trouble := self._why(error)) != self._trouble:
                     log.warning("the leader lease can't be renewed: %s", trouble)
                     self._trouble = trouble
             else:
                 self._trouble = ""
             if before != self.is_held:
                 log.info("%s leads%s", self.identity, "" if self.is_held else " no more")
+            elif not self.is_held:
+                self._tell_holder()
             await asyncio.sleep(RETRY)
+
+    def _why(self, error: KubeError) -> str:
+        if isinstance(error, Refused) and error.is_missing:
+            return f"there is no namespace {self.namespace}: make it, or set --lease-namespace"
+        return str(error)
+
+    def _tell_holder(self) -> None:
+        """Who waits says for whom, once."""
+        holder = "" if self._seen is None else self._seen[0]
+        if holder and holder not in {self.identity, self._awaited}:
+            log.info("%s waits: %s holds %s/%s", self.identity, holder, self.namespace, self.name)
+        self._awaited = holder
 
     async def give_up(self) -> None:
         """Let another one lead at once."""

@@ -1,5 +1,6 @@
 """The operator's own port: whether it lives, whether it works, and its figures."""
 
+import errno
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,9 +19,16 @@ STUCK: Final = 60.0
 ENCODING: Final = CONTENT_TYPE_LATEST
 
 
+class NoPort(Exception):
+    """Something else has it, or the address is none of this machine's."""
+
+
 @asynccontextmanager
 async def serve(operator: Operator, host: str, port: int) -> AsyncIterator[int]:
-    """Answer for as long as the block runs; gives the port, which was chosen where 0 was asked."""
+    """Answer for as long as the block runs; gives the port, which was chosen where 0 was asked.
+
+    Raises `NoPort`.
+    """
     registry = CollectorRegistry()
     registry.register(PoolMetrics(operator))
     began = time.monotonic()
@@ -50,7 +58,15 @@ async def serve(operator: Operator, host: str, port: int) -> AsyncIterator[int]:
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            is_taken = error.errno == errno.EADDRINUSE
+            why = "something else listens there" if is_taken else error.strerror or error
+            raise NoPort(
+                f"{host}:{port} can't be listened on ({why}): give another --port, 0 for any that "
+                f"is free, or another --host."
+            ) from error
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

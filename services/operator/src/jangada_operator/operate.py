@@ -3,16 +3,17 @@
 import asyncio
 import logging
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from jangada_operator import app, definition
-from jangada_operator.kube import KubeError
+from jangada_operator.kube import KubeError, Misconfigured
+from jangada_operator.login import own_namespace
+from jangada_operator.management import NoPort
 
-NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h: trying again later may help
+EXIT_CONFIG: Final = 78  # EX_CONFIG: it won't, before somebody mends the settings
 FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 Port = Annotated[
@@ -39,7 +40,7 @@ def run(
     lease_namespace: Annotated[
         str | None,
         typer.Option(
-            help="Where the leader's lease is. Default: the operator's own namespace.",
+            help="Where the leader's lease is. Default: the pod's namespace, or your kubeconfig's.",
             envvar=["JANGADA_OPERATOR_LEASE_NAMESPACE", "POD_NAMESPACE"],
         ),
     ] = None,
@@ -60,22 +61,19 @@ def run(
     """Scale all WorkerPools by their queues, until told to stop."""
     logging.basicConfig(level=logging.INFO, format=FORMAT)
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    options = app.Options(
-        namespaces=tuple(namespaces or ()),
-        lease_namespace=lease_namespace or _own_namespace(),
-        lease_name=lease_name,
-        host=host,
-        port=port,
-    )
     try:
+        options = app.Options(
+            namespaces=tuple(namespaces or ()),
+            lease_namespace=lease_namespace or own_namespace(),
+            lease_name=lease_name,
+            host=host,
+            port=port,
+        )
         asyncio.run(app.run(options))
-    except KubeError as error:
+    except (KubeError, NoPort) as error:
         typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(EXIT_UNAVAILABLE) from error
-
-
-def _own_namespace() -> str:
-    return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"
+        is_wrong = isinstance(error, Misconfigured | NoPort)
+        raise typer.Exit(EXIT_CONFIG if is_wrong else EXIT_UNAVAILABLE) from error
 
 
 def manifests(
