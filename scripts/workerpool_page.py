@@ -62,9 +62,9 @@ EVENTS = """
 of the spec.
 
 Of each of these reasons, of `DrainStarted`, `DrainCancelled` and `Conflict` a pool has at most one
-Event a minute. What comes too soon is told when the minute is over, if it is still so; pods are
-told together then, and a conflict isn't told again. An operator that takes over doesn't repeat what
-the status says already.
+Event a minute. What comes too soon is told when the minute is over, if it is still so: pods
+together then, as far as they still are and still do it, and a conflict not at all. An operator that
+takes over doesn't repeat what the status says already.
 
 | reason | type | meaning |
 |---|---|---|
@@ -131,6 +131,7 @@ REASONS: Mapping[StrEnum, str] = {
     Reason.ARRIVALS: "It grows for jobs that come as a stream.",
     Reason.DUE_SOON: "It grows for delayed jobs that fall due.",
     Reason.FLOOR: "It grows to `replicas.min` or to a floor.",
+    Reason.MINIMUM: "It has `replicas.min` or a floor, and would need fewer.",
     Reason.COOLING: "Fewer are needed, but not for long enough yet to give the others up.",
     Reason.SURPLUS: "It shrinks: fewer were enough for `scaleDown.after`, or ten times as long "
     "where chance alone may explain it.",

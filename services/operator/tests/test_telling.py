@@ -6,7 +6,7 @@ import pytest
 
 from jangada_operator.workerpool.reasons import Happening, State, Trouble
 from jangada_operator.workerpool.status import Condition
-from jangada_operator.workerpool.telling import AGAIN, Voice, listed
+from jangada_operator.workerpool.telling import AGAIN, OVER, Voice, listed
 from jangada_queue.policy.decide import Limit
 
 READY = Condition("Ready", True, State.MANAGED, "")
@@ -58,6 +58,7 @@ def test_whoever_takes_over_repeats_nothing() -> None:
 def test_signals_that_were_not_read_were_not_stale() -> None:
     voice = Voice.of(body(NOT_READY, NOT_READ, FREE), 0)
     assert told(voice, READY, FRESH, FREE, at=900) == ["Managed"]
+    assert OVER[State.MANAGED] == "The pool is looked after now.", "also at the very first time"
 
 
 def test_a_limit_that_comes_and_goes_is_told_once_a_minute() -> None:
@@ -90,13 +91,23 @@ def test_an_invalid_spec_is_told_once_for_each_of_its_generations() -> None:
 
 
 def test_pods_that_drain_within_a_minute_are_told_together() -> None:
+    voice, what, all_of_them = Voice.of(body(), 0), Happening.DRAIN_STARTED, "abc"
+    assert voice.collect(what, [], all_of_them, 0) == []
+    assert voice.collect(what, ["a"], all_of_them, 1) == ["a"]
+    assert voice.collect(what, ["b"], all_of_them, 2) == ()
+    assert voice.collect(what, ["c"], all_of_them, 3) == ()
+    assert voice.collect(what, [], all_of_them, 1 + AGAIN) == ["b", "c"]
+    assert voice.collect(what, [], all_of_them, 900) == []
+
+
+def test_of_pods_that_are_gone_nothing_is_told_any_more() -> None:
     voice, what = Voice.of(body(), 0), Happening.DRAIN_STARTED
-    assert voice.collect(what, [], 0) == ()
-    assert voice.collect(what, ["a"], 1) == ["a"]
-    assert voice.collect(what, ["b"], 2) == ()
-    assert voice.collect(what, ["c"], 3) == ()
-    assert voice.collect(what, [], 1 + AGAIN) == ["b", "c"]
-    assert voice.collect(what, [], 900) == ()
+    assert voice.collect(what, ["a"], "a", 1) == ["a"]
+    assert voice.collect(what, ["b", "c"], "bc", 2) == ()
+    assert voice.collect(what, [], "c", 3) == ()
+    assert voice.collect(what, ["d"], "cd", 1 + AGAIN) == ["c", "d"]
+    assert voice.collect(what, ["e"], "e", 2 + AGAIN) == ()
+    assert voice.collect(what, [], "", 900) == []
 
 
 def test_who_writes_the_size_all_the_time_is_told_of_once_a_minute() -> None:

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     ARRIVALS = "Arrivals"
     DUE_SOON = "DueSoon"
     FLOOR = "Floor"
+    MINIMUM = "Minimum"
     COOLING = "Cooling"
     SURPLUS = "Surplus"
     STEADY = "Steady"
@@ -191,10 +192,16 @@ def _enlarged(case: _Case, wish: int, need: Need, demand: Demand) -> _Size:
         return _Size(wish, Reason.ARRIVALS, text)
     jobs = load.backlog + load.occupied
     if demand.due > load.rate * load.horizon:
-        text = f"{demand.due:.0f} jobs fall due, {jobs:.0f} will want to run: {told}."
+        text = (
+            f"About {demand.due:.0f} jobs fall due before others could be there, and an estimated "
+            f"{jobs:.0f} would run or wait then: {told}."
+        )
         return _Size(wish, Reason.DUE_SOON, text)
-    text = f"{jobs:.0f} jobs of {load.service:.3g} s want to start within {load.horizon:.3g} s"
-    return _Size(wish, Reason.BACKLOG, f"{text}: {told}.")
+    text = (
+        f"An estimated {jobs:.0f} jobs of {load.service:.3g} s would run or wait when others could "
+        f"be there, and are to start within {load.horizon:.3g} s: {told}."
+    )
+    return _Size(wish, Reason.BACKLOG, text)
 
 
 def _kept(case: _Case, wish: int, load: Load) -> _Size:
@@ -208,6 +215,9 @@ def _kept(case: _Case, wish: int, load: Load) -> _Size:
     if wish >= size:
         reason = Reason.STEADY if size else Reason.IDLE
         return _Size(size, reason, f"{size} are enough.")
+    if size == case.wanted.floor(case.now):
+        text = f"{wish} would be enough; at least {size} are wanted at this time."
+        return _Size(size, Reason.MINIMUM, text, limited_by=Limit.MINIMUM)
     chance, patient = _chance(load, case.crew), PATIENT * after
     if _is_recent(case, case.history.regretted_at):
         chance, patient = max(1.0, chance), REGRETFUL * after

@@ -79,6 +79,10 @@ class Happened:
     """The pods that were asked to drain now, by name."""
     returned: list[str] = field(default_factory=list)
     """Those that aren't to drain any more."""
+    draining: Collection[str] = ()
+    """All that drain and may still come back, by name."""
+    serving: Collection[str] = ()
+    """All others that are there."""
 
 
 @dataclass(slots=True)
@@ -93,6 +97,15 @@ class Drains:
     def drained_for(self, uid: str) -> float:
         drain = self.current.get(uid)
         return 0.0 if drain is None else time.monotonic() - drain.since
+
+    def parted(self, pods: Iterable[Pod]) -> tuple[Collection[str], Collection[str]]:
+        """Who of them drains and may still come back, and who doesn't drain, by name."""
+        there = [pod for pod in pods if pod.is_active]
+        free = {uid for uid, each in self.current.items() if not each.is_committed}
+        return (
+            {pod.name for pod in there if pod.uid in free},
+            {pod.name for pod in there if pod.uid not in self.current},
+        )
 
     def forget(self) -> None:
         """Of those that aren't committed: their flags end by themselves, their costs by `_tidy`."""

@@ -26,7 +26,7 @@ from jangada_operator.workerpool.status import (
     decision_of,
     figures_of,
 )
-from jangada_operator.workerpool.telling import Voice
+from jangada_operator.workerpool.telling import Voice, tell_happened
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.policy.decide import Decision, Reason, decide
@@ -153,6 +153,7 @@ async def reconcile(kube: Kube, managed: Managed, sight: Sight) -> None:
     happened = Happened()
     if not managed.pool.is_dry_run and managed.drains.mandate.is_held:
         happened = await _act(kube, managed, sight, decision)
+    happened.draining, happened.serving = managed.drains.parted(sight.pods.values())
     conditions = conditions_of(
         None,
         decision,
@@ -310,24 +311,7 @@ async def _report(
     }
     await report.write(kube, status)
     await managed.voice.tell_conditions(kube, conditions, pool.generation)
-    await _tell(kube, managed.voice, decision, happened, size=observation.replicas)
-
-
-async def _tell(
-    kube: Kube, voice: Voice, decision: Decision, happened: Happened, *, size: int
-) -> None:
-    """What was done, as Events."""
-    for what, pods in (
-        (Happening.DRAIN_STARTED, happened.begun),
-        (Happening.DRAIN_CANCELLED, happened.returned),
-    ):
-        await voice.tell_pods(kube, what, pods, decision.message)
-    if happened.committed:
-        text = f"From {size} to {size - happened.committed}. {decision.message}"
-        await voice.tell(kube, Happening.SCALED_DOWN, text, is_warning=False)
-    if happened.mispicked:
-        text = f"{happened.mispicked} other pods were deleted than those that were drained."
-        await voice.tell(kube, Happening.MISPICKED, text, is_warning=True)
+    await tell_happened(kube, managed.voice, decision, happened, size=observation.replicas)
 
 
 def _hindrance(

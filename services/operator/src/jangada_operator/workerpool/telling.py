@@ -8,26 +8,27 @@ so.
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Self
 
 from jangada_operator.kube import Kube
 from jangada_operator.workerpool.cluster import Body
+from jangada_operator.workerpool.draining import Happened
 from jangada_operator.workerpool.events import tell
 from jangada_operator.workerpool.reasons import Happening, State, Trouble
 from jangada_operator.workerpool.spec import PoolKey
 from jangada_operator.workerpool.status import Condition
-from jangada_queue.policy.decide import Limit
+from jangada_queue.policy.decide import Decision, Limit
 
 AGAIN: Final = 60.0
 NAMED: Final = 5
 """So many pods are named in one Event; of others it says how many."""
 
 OVER: Final[Mapping[StrEnum, str]] = {
-    State.MANAGED: "The pool is looked after again.",
-    State.FRESH: "Signals are fresh again.",
+    State.MANAGED: "The pool is looked after now.",
+    State.FRESH: "Signals are fresh now.",
     State.UNLIMITED: "Nothing limits the pool any more.",
 }
 """What is told only where something else was before."""
@@ -89,13 +90,15 @@ class Voice:
         self._last[condition.type] = subject
         return is_news
 
-    def collect(self, what: Happening, names: Sequence[str], now: float) -> Sequence[str]:
-        """All names since this was told last; none while it may not be told."""
-        waiting = self._names.setdefault(what, [])
-        waiting += names
-        if not waiting or not self.may_tell(what, now):
-            return ()
-        return self._names.pop(what)
+    def collect(
+        self, what: Happening, names: Sequence[str], still: Collection[str], now: float
+    ) -> Sequence[str]:
+        """All names since this was told last, of those with whom it is `still` so; or none yet."""
+        waiting = [name for name in self._names.pop(what, ()) if name in still] + [*names]
+        if not waiting or self.may_tell(what, now):
+            return waiting
+        self._names[what] = waiting
+        return ()
 
     def may_tell(self, reason: str, now: float) -> bool:
         """Whether it wasn't told within the last minute; it counts as told now then."""
@@ -112,15 +115,38 @@ class Voice:
             await self.tell(kube, each.reason, text, is_warning=each.reason not in HARMLESS)
 
     async def tell_pods(
-        self, kube: Kube, what: Happening, pods: Sequence[str], message: str
+        self,
+        kube: Kube,
+        what: Happening,
+        pods: Sequence[str],
+        *,
+        still: Collection[str],
+        message: str,
     ) -> None:
-        if names := self.collect(what, pods, time.monotonic()):
+        if names := self.collect(what, pods, still, time.monotonic()):
             text = f"{len(names)} of the pods: {listed(names)}. {message}"
             await self.tell(kube, what, text, is_warning=False)
 
     async def tell(self, kube: Kube, reason: StrEnum, message: str, *, is_warning: bool) -> None:
         """At once, whatever was told before."""
         await tell(kube, (self.key, self.uid), reason, message, is_warning=is_warning)
+
+
+async def tell_happened(
+    kube: Kube, voice: Voice, decision: Decision, happened: Happened, *, size: int
+) -> None:
+    """What was done, as Events. `size` is what the Deployment had before."""
+    for what, pods, still in (
+        (Happening.DRAIN_STARTED, happened.begun, happened.draining),
+        (Happening.DRAIN_CANCELLED, happened.returned, happened.serving),
+    ):
+        await voice.tell_pods(kube, what, pods, still=still, message=decision.message)
+    if happened.committed:
+        text = f"From {size} to {size - happened.committed}. {decision.message}"
+        await voice.tell(kube, Happening.SCALED_DOWN, text, is_warning=False)
+    if happened.mispicked:
+        text = f"{happened.mispicked} other pods were deleted than those that were drained."
+        await voice.tell(kube, Happening.MISPICKED, text, is_warning=True)
 
 
 def listed(names: Sequence[str]) -> str:
