@@ -42,7 +42,8 @@ the policy's own, in this order; the message has those of all three.
 DECISIONS = """
 ## Decisions
 
-`status.lastDecision.reason`, the column `WHY`, is what decided the size:
+`status.lastDecision.reason` is what decided the size. The column `WHY` has it, too; of a pool that
+isn't `Ready` it has the condition's reason, and `MESSAGE` what is wrong:
 
 | reason | meaning |
 |---|---|

@@ -182,6 +182,7 @@ async def test_what_is_missing_or_wrong_is_a_condition_that_names_it(
         found = wait_condition(place.api, f"pool-{number}", "Ready", "False", reason)
         ready = next(each for each in found["status"]["conditions"] if each["type"] == "Ready")
         assert ready["message"]
+        assert (found["status"]["reason"], found["status"]["message"]) == (reason, ready["message"])
     place.api.apply(pool("first", "worker", place.queue))
     wait_condition(place.api, "first", "Ready", "True", "Managed")
     place.api.apply(pool("second", "worker", place.queue))

@@ -23,9 +23,12 @@ REMEMBERED: Final = 20
 """As many changes of the size are kept with their reasons."""
 
 MOVING: Final = frozenset(
-    {"backlog", "busySlots", "oldestWaitSeconds", "arrivalPerSecond", "serviceSeconds", "slots"}
+    {
+        *("backlog", "busySlots", "oldestWaitSeconds", "arrivalPerSecond", "serviceSeconds"),
+        *("slots", "message"),
+    }
 )
-"""Figures that always move; none of them is a reason to write."""
+"""Figures that always move, and a message that holds some; none of them is a reason to write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,8 @@ class Report:
             _timeless(status) == _timeless(self.said) or now < self.refresh_at
         ):
             return
-        gone = {name: None for name in self.said if name not in status}
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.key.namespace}/{PLURAL}/{self.key.name}"
-        await kube.merge(f"{path}/status", {"status": {**gone, **status}})
+        await kube.merge(f"{path}/status", {"status": patch_of(self.said, status)})
         # Hundreds of pools that an operator took over in one look don't write in one again.
         self.said, self.refresh_at = status, now + REFRESH * random.uniform(1, 2)  # noqa: S311 - no secret
 
@@ -114,6 +116,26 @@ class Report:
             return
         if last is None or decision.size != before or last["reason"] != entry["reason"]:
             self.decisions = [*self.decisions, entry][-REMEMBERED:]
+
+
+def patch_of(before: Json, after: Json) -> Json:
+    """A merge patch that leaves nothing of before: what isn't there any more is null in it."""
+    gone: Json = {name: None for name in before if name not in after}
+    return gone | {name: _patched(before.get(name), value) for name, value in after.items()}
+
+
+def _patched(before: object, after: object) -> object:
+    if isinstance(before, dict) and isinstance(after, dict):
+        return patch_of(before, after)
+    return after
+
+
+def told_of(reason: Trouble | Reason, message: str, *, is_dry_run: bool) -> Json:
+    """What a list of pools shows: why a size is what it is, or nobody looks after it."""
+    return {
+        "reason": str(reason),
+        "message": f"Dry run, nothing is done: {message}" if is_dry_run else message,
+    }
 
 
 def decision_of(decision: Decision, before: int) -> Json:
