@@ -12,6 +12,8 @@ from cluster.operators import ACCOUNT, NAMESPACE, operator
 from cluster.pools import SLOW, all_drained, pool, told, wait_condition, wait_pods, wait_told
 
 from jangada.testing import eventually
+from jangada_operator.workerpool.validating import check_spec
+from jangada_operator.workerpool.spec import InvalidSpec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio, pytest.mark.timeout(600)]
 
@@ -216,9 +218,12 @@ REFUSED: list[dict[str, Any]] = [
 async def test_a_wrong_spec_is_refused_by_the_definition(
     place: Field, installed: Bed, spec: dict[str, Any]
 ) -> None:
+    wrong = pool("wrong", "worker", place.queue, **spec)
     with pytest.raises(ApiError) as refused:
-        place.api.create(pool("wrong", "worker", place.queue, **spec))
+        place.api.create(wrong)
     assert refused.value.status == 422
+    with pytest.raises(InvalidSpec):
+        check_spec(wrong["spec"])
 
 
 async def test_the_target_of_a_pool_stays(place: Field, installed: Bed) -> None:
