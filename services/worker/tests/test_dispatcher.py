@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, override
+from uuid import uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from jangada.db import utc_now
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.delivery.dispatch import Aside
+from jangada.jobs.delivery.sweep import Swept
 from jangada_queue.client import QueueClient
 from jangada_queue.messages import Depth, OnOffer
 from jangada_queue.patience import Stop
@@ -223,7 +225,8 @@ async def test_a_queue_without_dead_letters_has_a_figure_from_the_first_look(
     )
     await house.keep({"default"})
     await connection.close()
-    for name in ("jangada_queue_dead", "jangada_queue_delayed"):
+    counters = ("jangada_job_crashed_total", "jangada_job_poisoned_total")
+    for name in ("jangada_queue_dead", "jangada_queue_delayed", *counters):
         for queue in ("default", "mail"):
             assert registry.get_sample_value(name, {"queue": queue}) == 0
 
@@ -236,6 +239,19 @@ def test_a_queue_whose_dead_letters_are_gone_has_none() -> None:
     metrics.show_aside({}, [])
     assert registry.get_sample_value("jangada_queue_dead", {"queue": "mail"}) == 0
     assert registry.get_sample_value("jangada_queue_dead", {"queue": "default"}) == 0
+
+
+def test_crashed_and_poisoned_jobs_count_for_their_queue() -> None:
+    registry = CollectorRegistry()
+    metrics = DispatcherMetrics(registry)
+    lost = {uuid4(): "mail", uuid4(): "mail", uuid4(): "default"}
+    metrics.count_swept(Swept(may_act=True, recovered=lost, discarded={uuid4(): "mail"}))
+    for name, queue, count in (
+        ("jangada_job_crashed_total", "mail", 2),
+        ("jangada_job_crashed_total", "default", 1),
+        ("jangada_job_poisoned_total", "mail", 1),
+    ):
+        assert registry.get_sample_value(name, {"queue": queue}) == count
 
 
 async def test_housekeeping_forgets_workers_that_fell_silent(raft: "Raft") -> None:

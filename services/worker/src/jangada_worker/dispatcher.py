@@ -197,9 +197,7 @@ class Dispatcher:
             except BaseException:
                 watch.lose()
                 raise
-            self._metrics.buried.inc(len(swept.workers))
-            self._metrics.crashed.inc(len(swept.recovered))
-            self._metrics.poisoned.inc(len(swept.discarded))
+            self._metrics.count_swept(swept)
             if swept.workers or swept.recovered or swept.discarded:
                 log.warning(
                     "jobs of dead workers were swept",

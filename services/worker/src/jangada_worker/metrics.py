@@ -6,6 +6,7 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from jangada.jobs.delivery.dispatch import Aside
+from jangada.jobs.delivery.sweep import Swept
 from jangada.jobs.metrics import count_enqueued
 from jangada_queue.statistics import QueueStats, Upstream
 from jangada_worker.link import Observation
@@ -97,8 +98,8 @@ class DispatcherMetrics:
         self.cleared = counter(
             "jangada_queue_window_cleared_total", "Windows that were lost in part.", "queue"
         )
-        self.crashed = counter("jangada_job_crashed_total", "Jobs whose worker died.")
-        self.poisoned = counter("jangada_job_poisoned_total", "Jobs discarded as poison.")
+        self.crashed = counter("jangada_job_crashed_total", "Jobs whose worker died.", "queue")
+        self.poisoned = counter("jangada_job_poisoned_total", "Jobs discarded as poison.", "queue")
         self.count_enqueued = count_enqueued(registry)
         self.fired = counter("jangada_schedule_fired_total", "Jobs that schedules enqueued.")
         self.buried = counter("jangada_worker_lost_total", "Workers that fell silent.")
@@ -118,8 +119,18 @@ class DispatcherMetrics:
         self._heard_of |= {*found, *queues}
         for queue in self._heard_of:
             aside = found.get(queue, Aside())
+            # From 0 on, or an alert would take the first of a queue for what it began with.
+            self.crashed.labels(queue)
+            self.poisoned.labels(queue)
             self.delayed.labels(queue).set(aside.delayed)
             self.dead.labels(queue).set(aside.dead)
+
+    def count_swept(self, swept: Swept) -> None:
+        self.buried.inc(len(swept.workers))
+        for queue in swept.recovered.values():
+            self.crashed.labels(queue).inc()
+        for queue in swept.discarded.values():
+            self.poisoned.labels(queue).inc()
 
     def forget(self) -> None:
         """What isn't known any more is no figure: an old one would say that all is well."""

@@ -6,7 +6,8 @@ silent; whoever lives has beaten by then.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, LiteralString
 from uuid import UUID
 
@@ -54,13 +55,20 @@ _RECOVER: Final[LiteralString] = """
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did. `may_act` is False while the view isn't good enough yet."""
+    """What a sweep did. `may_act` is False while the view isn't good enough yet.
+
+    Of `recovered` and `discarded` jobs it has the queues, too.
+    """
 
     may_act: bool
     workers: frozenset[UUID] = frozenset()
-    recovered: frozenset[UUID] = frozenset()
-    discarded: frozenset[UUID] = frozenset()
-    queues: frozenset[str] = frozenset()
+    recovered: Mapping[UUID, str] = field(default_factory=dict)
+    discarded: Mapping[UUID, str] = field(default_factory=dict)
+
+    @property
+    def queues(self) -> frozenset[str]:
+        """Those in which something may start now."""
+        return frozenset(self.recovered.values())
 
 
 async def sweep(connection: Connection, watch: Watch) -> Swept:
@@ -84,7 +92,6 @@ async def sweep(connection: Connection, watch: Watch) -> Swept:
     return Swept(
         may_act=True,
         workers=workers,
-        recovered=frozenset(id_ for id_, _, state in rows if state == "available"),
-        discarded=frozenset(id_ for id_, _, state in rows if state == "discarded"),
-        queues=frozenset(queue for _, queue, state in rows if state == "available"),
+        recovered={id_: queue for id_, queue, state in rows if state == "available"},
+        discarded={id_: queue for id_, queue, state in rows if state == "discarded"},
     )
