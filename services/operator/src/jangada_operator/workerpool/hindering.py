@@ -89,6 +89,7 @@ def _not_working(late: Sequence[Pod], namespace: str) -> str:
             f"{text}{why.rstrip('.')}. kubectl -n {namespace} describe pod {pod.name}, and its log."
         )
     return (
-        f"{text}it is ready, but no worker reports its UID to these queues. Compare queues, broker "
-        f"and prefix with the worker's, and set JANGADA_WORKER__POD_UID from metadata.uid."
+        f"{text}it is ready, but no worker reports its UID to these queues. Does one die as it "
+        f"starts? kubectl -n {namespace} logs {pod.name} shows it. Else compare queues, broker and "
+        f"prefix with the worker's, and set JANGADA_WORKER__POD_UID from metadata.uid."
     )
