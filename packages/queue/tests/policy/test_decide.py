@@ -85,15 +85,6 @@ def test_a_lease_that_nobody_here_holds_is_demand() -> None:
     assert found.replicas == 1
 
 
-@pytest.mark.parametrize("seconds", [1, 60, 900])
-def test_at_its_minimum_a_pool_says_so_however_little_is_needed(seconds: int) -> None:
-    wanted = replace(WANTED, least=2)
-    found = settled(wanted, seen(ready(1), ready(2)), seconds=seconds)
-    assert (found.size, found.reason, found.drain) == (2, Reason.MINIMUM, ())
-    assert found.limited_by is Limit.MINIMUM
-    assert found.message == "0 would be enough; at least 2 are wanted at this time."
-
-
 def test_a_size_is_given_up_once_it_was_unneeded_for_long_enough() -> None:
     pool = seen(ready(1), ready(2), ready(3))
     held = settled(WANTED, pool, seconds=59)

@@ -9,6 +9,7 @@ from typing import Final
 
 from jangada_queue.policy.draining import bounded, exchanged, instead, leaving, returning
 from jangada_queue.policy.history import History, needed, observed
+from jangada_queue.policy.inputs import inputs_of
 from jangada_queue.policy.loads import Crew, Demand, crew_of, demand_of
 from jangada_queue.policy.observation import Observation, Replica, Signals
 from jangada_queue.policy.staffing import Load, Need, needs
@@ -144,7 +145,7 @@ def _sized(case: _Case, signals: Signals) -> Decision:
     if demand.held_back:
         text = f"{demand.held_back} wait beside idle slots: for a limit, or who knows their kind."
         found = replace(found, message=f"{found.message} {text}")
-    inputs = _inputs(case, signals, demand, need)
+    inputs = inputs_of(case.crew, signals, demand, need, start_seconds=history.start_seconds)
     found = _within_limits(case, found)
     if found.size < case.crew.size:
         return _shrunk(case, found, signals, inputs)
@@ -380,29 +381,3 @@ def _next_check(case: _Case) -> float:
         patient = (start + REGRETFUL * after, start + PATIENT * after)
         moments += (start + brief, start + after, *patient)
     return min(moment for moment in moments if moment > case.now)
-
-
-def _inputs(case: _Case, signals: Signals, demand: Demand, need: Need) -> Mapping[str, float]:
-    """The figures behind a size, as people are shown them."""
-    load = demand.load
-    return {
-        "arrival_per_second": load.rate,
-        "service_seconds": load.service,
-        "service_variation": load.variation,
-        "backlog": signals.backlog,
-        "backlog_expected": load.backlog,
-        "held_back": demand.held_back,
-        "in_flight": signals.in_flight,
-        "running": load.running,
-        "occupied": load.occupied,
-        "stuck": load.stuck,
-        "due_soon": demand.due,
-        "oldest_wait_seconds": signals.oldest_wait,
-        "slots_per_replica": case.crew.slots,
-        "slots_for_arrivals": need.stream,
-        "slots_for_backlog": need.backlog,
-        "serving": case.crew.size,
-        "starting": case.crew.starting,
-        "draining": len(case.crew.draining),
-        "start_seconds": case.history.start_seconds,
-    }

@@ -91,8 +91,13 @@ def schema_of(path: str) -> Schema:
 
 def check_spec(spec: Any) -> None:  # noqa: ANN401 - as it was written
     """Raises `InvalidSpec` with all that an API server would refuse of a new pool."""
-    if found := list(_problems(spec, spec_schema(), "")):
+    if found := problems_of(spec):
         raise InvalidSpec("; ".join(found))
+
+
+def problems_of(spec: Any) -> list[str]:  # noqa: ANN401 - as above
+    """Each with its field."""
+    return list(_problems(spec, spec_schema(), ""))
 
 
 def check_change(before: Schema, after: Schema) -> None:
