@@ -1,8 +1,9 @@
 """What a status says replaces what it said before, and a list of pools shows why in any case."""
 
-from jangada_operator.workerpool.reasons import Trouble
-from jangada_operator.workerpool.status import patch_of, told_of
-from jangada_queue.policy.decide import Reason
+from jangada_operator.workerpool.reasons import State, Trouble
+from jangada_operator.workerpool.status import Condition, Problem, patch_of, refused_of, told_of
+from jangada_queue.policy.decide import Decision, Reason
+from jangada_queue.policy.history import History
 
 
 def test_nothing_of_before_outlives_a_patch() -> None:
@@ -22,8 +23,22 @@ def test_what_is_new_is_written_whole() -> None:
     assert patch_of({}, after) == after
 
 
+def decision(reason: Reason, message: str) -> Decision:
+    return Decision(
+        size=1, replicas=1, reason=reason, message=message,
+        inputs={}, next_check=0.0, history=History(),
+    )
+
+
 def test_why_is_said_whether_or_not_a_pool_is_looked_after() -> None:
-    missing = told_of(Trouble.TARGET_MISSING, "There is none.", is_dry_run=False)
+    missing = refused_of(Problem(Trouble.TARGET_MISSING, "There is none."))
     assert missing == {"reason": "TargetMissing", "message": "There is none."}
-    grown = told_of(Reason.BACKLOG, "Jobs wait.", is_dry_run=True)
+    grown = told_of(decision(Reason.BACKLOG, "Jobs wait."), is_dry_run=True)
     assert grown == {"reason": "Backlog", "message": "Dry run, nothing is done: Jobs wait."}
+
+
+def test_of_stale_signals_the_server_is_named() -> None:
+    text = "Signals are 42 s old. valkey:6379 doesn't answer."
+    stale = Condition("SignalsFresh", False, State.STALE, text)
+    told = told_of(decision(Reason.STALE, "Signals are 42 s old."), [stale], is_dry_run=False)
+    assert told == {"reason": "SignalsStale", "message": text}

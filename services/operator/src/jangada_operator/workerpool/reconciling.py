@@ -25,6 +25,7 @@ from jangada_operator.workerpool.status import (
     conditions_of,
     decision_of,
     figures_of,
+    refused_of,
     told_of,
 )
 from jangada_operator.workerpool.telling import Voice, tell_happened
@@ -172,7 +173,7 @@ async def refuse(kube: Kube, managed: Managed, problem: Problem, replicas: int |
     found = conditions_of(problem, None, is_paused=is_paused)
     status: Json = {
         "observedGeneration": generation,
-        **told_of(problem.reason, problem.message, is_dry_run=False),
+        **refused_of(problem),
         "decisions": managed.report.decisions,
         "conditions": managed.report.conditions(found, generation),
     }
@@ -185,10 +186,11 @@ async def refuse(kube: Kube, managed: Managed, problem: Problem, replicas: int |
 async def refuse_unreadable(kube: Kube, unread: Unread, body: Body, why: str) -> None:
     """Say what is wrong with a spec that can't be read."""
     generation = body["metadata"].get("generation", 0)
-    found = conditions_of(Problem(Trouble.INVALID_SPEC, why), None, is_paused=False)
+    problem = Problem(Trouble.INVALID_SPEC, why)
+    found = conditions_of(problem, None, is_paused=False)
     status: Json = {
         "observedGeneration": generation,
-        **told_of(Trouble.INVALID_SPEC, why, is_dry_run=False),
+        **refused_of(problem),
         "decisions": unread.report.decisions,
         "conditions": unread.report.conditions(found, generation),
     }
@@ -307,7 +309,7 @@ async def _report(
     report.note(decision, before)
     status: Json = {
         "observedGeneration": pool.generation,
-        **told_of(decision.reason, decision.message, is_dry_run=pool.is_dry_run),
+        **told_of(decision, conditions, is_dry_run=pool.is_dry_run),
         **figures_of(observation, decision),
         "lastDecision": decision_of(decision, before),
         "decisions": report.decisions,

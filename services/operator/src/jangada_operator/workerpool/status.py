@@ -130,12 +130,19 @@ def _patched(before: object, after: object) -> object:
     return after
 
 
-def told_of(reason: Trouble | Reason, message: str, *, is_dry_run: bool) -> Json:
-    """What a list of pools shows: why a size is what it is, or nobody looks after it."""
+def told_of(decision: Decision, conditions: Sequence[Condition] = (), *, is_dry_run: bool) -> Json:
+    """What a list of pools shows of one that is looked after: why its size is what it is."""
+    stale = [each.message for each in conditions if each.reason is State.STALE]
+    message = " ".join(stale) or decision.message
     return {
-        "reason": str(reason),
+        "reason": str(decision.reason),
         "message": f"Dry run, nothing is done: {message}" if is_dry_run else message,
     }
+
+
+def refused_of(problem: Problem) -> Json:
+    """What it shows of another: why nobody looks after it."""
+    return {"reason": str(problem.reason), "message": problem.message}
 
 
 def decision_of(decision: Decision, before: int) -> Json:
