@@ -25,8 +25,13 @@ def test_what_is_new_is_written_whole() -> None:
 
 def decision(reason: Reason, message: str) -> Decision:
     return Decision(
-        size=1, replicas=1, reason=reason, message=message,
-        inputs={}, next_check=0.0, history=History(),
+        size=1,
+        replicas=1,
+        reason=reason,
+        message=message,
+        inputs={},
+        next_check=0.0,
+        history=History(),
     )
 
 
