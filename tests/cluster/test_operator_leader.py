@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from cluster.bed import Bed
 from cluster.field import Field
-from cluster.operators import holder, operator
+from cluster.operators import LEASE, NAMESPACE, holder, operator
 from cluster.pools import all_drained, pool, wait_pods
 
 from jangada.testing import eventually
@@ -21,7 +21,9 @@ async def test_another_operator_leads_after_the_leader_s_death(
     with operator(installed, tmp_path, 1) as first:
         await eventually(lambda: holder(place.api))
         leader = holder(place.api)
-        with operator(installed, tmp_path, 2):
+        with operator(installed, tmp_path, 2) as second:
+            waits = f"waits: {leader} holds {NAMESPACE}/{LEASE}"
+            await eventually(lambda: waits in second.log.read_text("utf-8"))
             job = await place.send(seconds=0.1)
             assert await place.started(job)
             first.kill()
