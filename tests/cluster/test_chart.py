@@ -15,6 +15,7 @@ import yaml
 from chart import CHART, template, values
 from cluster.api import Api, Object
 from cluster.bed import Bed
+from cluster.pools import SLOW
 from toolchain import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -105,7 +106,7 @@ def by_kustomize(place: Place, changes: Mapping[str, str]) -> None:
 def apply_definition(place: Place) -> None:
     place.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "k8s/crds"))
     established = ["--for=condition=Established", "crd/workerpools.jangada.dev"]
-    place.kubectl("wait", "--timeout=60s", *established)
+    place.kubectl("wait", f"--timeout={SLOW:.0f}s", *established)
 
 
 Install = Callable[[Place, Mapping[str, str]], None]
@@ -272,7 +273,9 @@ def aged(place: Place) -> Iterator[Place]:
     """A place with a release of the older chart, whose helm brought the older definition."""
     apply_definition(place)
     place.api.delete("customresourcedefinitions", DEFINITION)
-    place.api.wait_for("customresourcedefinitions", lambda one: one is None, name=DEFINITION)
+    place.api.wait_for(
+        "customresourcedefinitions", lambda one: one is None, name=DEFINITION, within=SLOW
+    )
     try:
         yield place
     finally:
