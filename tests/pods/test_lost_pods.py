@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 
 RATE = 5.0
 JOBS = 4
-UNAVAILABLE = ("database.unavailable", "connection: ")
-"""How a request may fail without PostgreSQL: told so, or by nobody that listens."""
+UNAVAILABLE = ("database.unavailable", "database.busy", "connection: ")
+"""How a request may fail without PostgreSQL: told so, also that others wait for it, or refused."""
 
 type Say = Callable[[str], None]
 
