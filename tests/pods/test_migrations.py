@@ -100,7 +100,11 @@ def held(shop: Release, table: str) -> Iterator[int]:
 def test_a_migration_that_waits_in_vain_stops_the_rollout(
     shop: Release, later: str, seen: Traffic, say: Say
 ) -> None:
-    """Pods of before serve all the while; helm goes back; with the lock free it goes through."""
+    """Pods of before serve meanwhile; helm goes back; with the lock free it goes through.
+
+    Requests for that table queue behind each try for up to four seconds: some may be told that all
+    connections are in use, and nothing else goes wrong.
+    """
     with seen.at_rate(RATE), ThreadPoolExecutor(1) as pool:
         with held(shop, "contacts") as pid:
             upgrade = pool.submit(
@@ -119,7 +123,7 @@ def test_a_migration_that_waits_in_vain_stops_the_rollout(
         shop.upgrade_api(later, f"--timeout={READY:.0f}s")
         assert shop.sql("SELECT version_num FROM alembic_version") == NEXT
     say(f"a migration that got no lock: {traffic.summary(during)}")
-    assert traffic.troubles(seen.answers) == []
+    assert [each for each in traffic.troubles(seen.answers) if "database.busy" not in each] == []
 
 
 def image(pod: Object) -> str:
