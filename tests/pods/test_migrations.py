@@ -102,8 +102,8 @@ def test_a_migration_that_waits_in_vain_stops_the_rollout(
 ) -> None:
     """Pods of before serve meanwhile; helm goes back; with the lock free it goes through.
 
-    Requests for that table queue behind each try for up to four seconds: some may be told that all
-    connections are in use, and nothing else goes wrong.
+    Requests for that table queue behind each try for up to a second: on a machine that is as busy
+    as this, some may be told that all connections are in use. Nothing else goes wrong.
     """
     with seen.at_rate(RATE), ThreadPoolExecutor(1) as pool:
         with held(shop, "contacts") as pid:

@@ -275,9 +275,9 @@ def test_a_table_that_stays_locked_is_given_up_and_nothing_has_changed(
 
 
 def test_a_migration_waits_for_no_lock_and_no_statement_for_long(empty: DatabaseSettings) -> None:
-    timeouts = {"lock_timeout": timedelta(seconds=4), "statement_timeout": run.STATEMENT_TIMEOUT}
+    timeouts = {"lock_timeout": timedelta(seconds=1), "statement_timeout": run.STATEMENT_TIMEOUT}
     with run._connected(empty, timeouts) as connection:
-        for name, value in (("lock_timeout", "4s"), ("statement_timeout", "5s")):
+        for name, value in (("lock_timeout", "1s"), ("statement_timeout", "5s")):
             assert connection.exec_driver_sql(f"SHOW {name}").scalar_one() == value
 
 

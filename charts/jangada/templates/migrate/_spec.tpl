@@ -1,6 +1,6 @@
 {{- define "jangada.migrateSpec" -}}
 {{- $labels := list $ "migrate" -}}
-# Each run tries for a quarter of an hour to be the only one, and ten times to get a table's lock.
+# Each run tries for a quarter of an hour to be the only one, and fifteen times to get a table's lock.
 backoffLimit: 6
 template:
   metadata:

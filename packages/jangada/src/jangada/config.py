@@ -94,9 +94,10 @@ class DatabaseSettings(Section):
         description="PostgreSQL ends a statement of a request that runs longer.",
     )
     lock_timeout: Duration = Field(
-        timedelta(seconds=4),
-        description="How long a migration waits for a table lock before it gives up, so that it "
-        "never queues traffic.",
+        timedelta(seconds=1),
+        description="How long a migration waits for a table lock before it gives up and tries "
+        "again. Requests for that table queue behind it meanwhile: keep it below `POOL_TIMEOUT`, "
+        "or they use up the connections of all others.",
     )
     transaction_pooling: bool = Field(
         default=False,

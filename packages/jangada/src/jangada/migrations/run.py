@@ -33,7 +33,7 @@ log = get_logger(__name__)
 
 LOCK_KEY: Final = 0x6A616E67  # "jang": any constant will do, as long as nobody else uses it
 LOCK_WAIT: Final = timedelta(minutes=15)
-LOCK_TRIES: Final = 10
+LOCK_TRIES: Final = 15
 STATEMENT_TIMEOUT: Final = timedelta(seconds=5)
 _HOLDERS: Final = """
 SELECT DISTINCT c.relname, a.pid, a.usename, a.application_name, a.state, a.xact_start
