@@ -66,7 +66,7 @@ def test_a_priority_is_that_of_all_pods_or_of_a_component() -> None:
 def test_labels_and_annotations_are_where_values_say() -> None:
     found = pods("production")
     assert all(each["metadata"]["labels"][TEAM] == "shop" for each in objects("production"))
-    assert {name for name in found if TEAM in found[name]["metadata"]["labels"]} >= OURS
+    assert all(TEAM in each["metadata"]["labels"] for each in found.values())
     marked = [name for name in found if RELOADER in found[name]["metadata"].get("annotations", ())]
     assert set(marked) == OURS
     assert found["api"]["metadata"]["labels"]["example.com/tier"] == "edge"

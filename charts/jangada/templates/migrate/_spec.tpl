@@ -5,6 +5,7 @@ backoffLimit: 6
 template:
   metadata:
     labels: {{- include "jangada.selector" $labels | nindent 6 }}
+      {{- with .Values.commonLabels }}{{ toYaml . | nindent 6 }}{{ end }}
   spec:
     restartPolicy: Never
     {{- include "jangada.podSecurity" . | nindent 4 }}
