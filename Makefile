@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up test coverage e2e-smoke e2e e2e-pods tools check fmt lock upgrade docs bench images mutants hooks clean
+.PHONY: help setup up test coverage e2e-smoke e2e e2e-pods tools check fmt lock upgrade docs bench images audit mutants hooks clean
 RUN := .venv/bin/python
 
 ##@ Start here
@@ -44,6 +44,8 @@ tools: setup ## Build what tests of the cluster run, out of tools/; ARGS=keda bu
 	@$(RUN) scripts/tools.py $(ARGS)
 images: setup ## Build the services' images and look into them; ARGS="api --local-base" are options
 	@$(RUN) scripts/suite.py --images $(ARGS)
+audit: setup ## Look for known vulnerabilities in what is shipped; it asks PyPI
+	@$(RUN) scripts/audit.py
 mutants: setup ## Change the code on purpose and see whether a test notices (about 20 minutes)
 	@$(RUN) scripts/mutants.py $(ARGS)
 clean: ## Remove environments and caches; the data of `jangada up` stays

@@ -4,7 +4,7 @@ import shutil
 
 from toolchain import ROOT
 
-ENVIRONMENTS = (".venv", ".rivals", ".checkov", ".uv")
+ENVIRONMENTS = (".venv", ".rivals", ".checkov", ".audit", ".uv")
 CACHES = (".cache", ".hypothesis", ".import_linter_cache", ".mypy_cache", ".pytest_cache")
 
 for name in (*ENVIRONMENTS, *CACHES, ".ruff_cache", "mutants"):

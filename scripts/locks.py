@@ -1,11 +1,11 @@
 """Writes or checks the locks: hashed requirement files, the same on every platform and registry.
 
 `dev` has everything; a service's lock has what its image needs, in the versions of `dev`, so that
-what is tested is what is shipped; `uv` pins the tool that reads them; `checkov` and `bench-…`, a
-rival of the queue bench each, are apart from all others, because their pins conflict or are many. A
-lock is stale when compiling again, with the committed file as preference, changes it: a
-`pyproject.toml` then asks for something that the lock doesn't hold. Compiling asks the registry, so
-without a network the check fails and says so.
+what is tested is what is shipped; `uv` pins the tool that reads them; `audit`, `checkov` and
+`bench-…`, a rival of the queue bench each, are apart from all others, because their pins conflict
+or are many. A lock is stale when compiling again, with the committed file as preference, changes
+it: a `pyproject.toml` then asks for something that the lock doesn't hold. Compiling asks the
+registry, so without a network the check fails and says so.
 """
 
 import argparse
