@@ -12,8 +12,8 @@ from cluster.operators import ACCOUNT, NAMESPACE, operator
 from cluster.pools import SLOW, all_drained, pool, told, wait_condition, wait_pods, wait_told
 
 from jangada.testing import eventually
+from jangada_operator.validating import check_spec
 from jangada_operator.workerpool.spec import InvalidSpec
-from jangada_operator.workerpool.validating import check_spec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio, pytest.mark.timeout(600)]
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from jangada_operator.workerpool.spec import InvalidSpec
-from jangada_operator.workerpool.validating import (
+from jangada_operator.validating import (
     RULES,
     check_change,
     check_spec,
@@ -15,6 +14,7 @@ from jangada_operator.workerpool.validating import (
     schema_of,
     spec_schema,
 )
+from jangada_operator.workerpool.spec import InvalidSpec
 
 FLOOR = {"cron": "0 8 * * 1-5", "timeZone": "America/Sao_Paulo", "duration": "10h", "min": 2}
 SPEC: dict[str, Any] = {
@@ -69,6 +69,7 @@ def test_what_an_api_server_takes_is_taken() -> None:
         ({"objective": {"startWithin": "5"}}, "a duration of at least 100ms: 5s or 1m30s"),
         ({"objective": {"startWithin": "1ms"}}, "it is '1ms'"),
         ({"scaleDown": {"after": "1d"}}, "after must be a duration: 60s or 5m, for example"),
+        ({"scaleDown": {"after": "9999999h"}}, "after must be a duration"),
         ({"scaleDown": {"drainDeadline": "-1h"}}, "drainDeadline must be a duration"),
         ({"floors": [{**FLOOR, "duration": "200h"}]}, "floors[0].duration: duration must be at"),
         ({"floors": [{**FLOOR, "duration": "0s"}]}, "floors[0].duration: duration must be at"),

@@ -14,7 +14,7 @@ from uuid import uuid4
 import kopf
 
 from jangada_operator import definition
-from jangada_operator.kube import Kube, KubeError, Refused, Unreachable
+from jangada_operator.kube import Kube, KubeError, Misconfigured, Refused, Unreachable
 from jangada_operator.leader import Leadership
 from jangada_operator.listening import has_heard_all, paths_of
 from jangada_operator.login import find_login
@@ -101,6 +101,8 @@ async def _definition_is_there(kube: Kube, stop: asyncio.Event) -> bool:
             if await _is_defined(kube):
                 return True
             answered_at = time.monotonic()
+        except Misconfigured:
+            raise
         except KubeError as error:
             if time.monotonic() - answered_at > PATIENCE:
                 raise Unreachable(

@@ -12,8 +12,8 @@ from typing import Annotated, Final
 
 import typer
 
-from jangada_operator.explaining import EXIT_ERROR, EXIT_UNAVAILABLE, failed
-from jangada_operator.kube import Json, Kube, KubeError, Misconfigured, Refused
+from jangada_operator.exits import failed, refused
+from jangada_operator.kube import Json, Kube, KubeError, Refused, Unreachable
 from jangada_operator.leader import RETRY
 from jangada_operator.login import find_login, own_namespace
 from jangada_operator.workerpool.spec import GROUP, PLURAL, VERSION
@@ -45,17 +45,18 @@ def check(
         typer.Option("--namespace", "-n", help="Of lease and pools. Default: your kubeconfig's."),
     ] = None,
     lease_name: Annotated[str, typer.Option(help="The operator's lease.")] = "jangada-operator",
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until all is well.")] = 30,
+    wait: Annotated[
+        float, typer.Option(min=2 * RETRY, help="Seconds to wait until all is well.")
+    ] = 30,
 ) -> None:
     """See whether an operator leads, and whether it looks after these pools."""
     try:
         place = namespace or own_namespace()
         asyncio.run(_check(Place(place, lease_name, pools or ()), wait, typer.echo))
     except CheckFailed as error:
-        raise failed(f"{error}\nWhat to do: {PAGE}.", EXIT_ERROR) from error
+        raise failed(f"{error}\nWhat to do: {PAGE}.") from error
     except KubeError as error:
-        is_wrong = isinstance(error, Refused | Misconfigured)
-        raise failed(str(error), EXIT_ERROR if is_wrong else EXIT_UNAVAILABLE) from error
+        raise refused(error) from error
 
 
 async def _check(place: Place, wait: float, told: Callable[[str], None]) -> None:
@@ -68,21 +69,26 @@ async def _check(place: Place, wait: float, told: Callable[[str], None]) -> None
 async def _leader(kube: Kube, place: Place, wait: float) -> str:
     """Who renews the lease. Raises `CheckFailed` where nobody does in the time."""
     path = f"/apis/coordination.k8s.io/v1/namespaces/{place.namespace}/leases/{place.lease}"
-    first, until = await _spec(kube, path), time.monotonic() + wait
-    while (found := await _spec(kube, path)) == first or not found.get("holderIdentity"):
-        if time.monotonic() >= until:
+    first: Json = {}
+    until = time.monotonic() + wait
+    while True:
+        is_over = time.monotonic() >= until
+        found = await _spec(kube, path, is_last=is_over)
+        first = first or found
+        if found.get("holderIdentity") and found != first:
+            return str(found["holderIdentity"])
+        if is_over:
             raise CheckFailed(
                 f"Nobody has renewed the lease {place.namespace}/{place.lease} for {wait:g} s: no "
                 f"operator leads. Is one running?"
             )
         await asyncio.sleep(LOOK_AGAIN)
-    return str(found["holderIdentity"])
 
 
-async def _spec(kube: Kube, path: str) -> Json:
+async def _spec(kube: Kube, path: str, *, is_last: bool) -> Json:
     """Of a lease; empty where it isn't there yet."""
     try:
-        spec: Json = (await kube.get(path))["spec"]
+        spec: Json = (await _got(kube, path, is_last=is_last)).get("spec", {})
     except Refused as error:
         if not error.is_missing:
             raise
@@ -95,18 +101,30 @@ async def _said(kube: Kube, place: Place, name: str, wait: float) -> str:
     path = f"/apis/{GROUP}/{VERSION}/namespaces/{place.namespace}/{PLURAL}/{name}"
     until = time.monotonic() + wait
     while True:
-        ready = _ready(await kube.get(path))
+        is_over = time.monotonic() >= until
+        ready = _ready(await _got(kube, path, is_last=is_over))
         if ready.get("status") == "True":
             return str(ready["message"] or ready["reason"])
-        if time.monotonic() >= until:
+        if is_over:
             reason = ready.get("message") or "no operator has looked at it"
             raise CheckFailed(f"The pool {place.namespace}/{name} isn't looked after: {reason}")
         await asyncio.sleep(LOOK_AGAIN)
 
 
+async def _got(kube: Kube, path: str, *, is_last: bool) -> Json:
+    """An object; nothing of it where the server doesn't answer for a moment."""
+    try:
+        found: Json = await kube.get(path)
+    except Unreachable:
+        if is_last:
+            raise
+        return {}
+    return found
+
+
 def _ready(pool: Json) -> Json:
     """Its condition, if it is of what the pool is now."""
-    generation = pool["metadata"]["generation"]
+    generation = pool.get("metadata", {}).get("generation")
     conditions = (pool.get("status") or {}).get("conditions") or ()
     found = [each for each in conditions if each["type"] == "Ready"]
     return next((each for each in found if each.get("observedGeneration") == generation), {})

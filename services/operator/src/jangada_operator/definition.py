@@ -8,6 +8,7 @@ believes it is in force, and from statuses. Nothing else breaks, so it is said, 
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
@@ -41,6 +42,12 @@ def schema_of(definition: Schema) -> Schema:
     return found
 
 
+@cache
+def schema() -> Schema:
+    """Of the objects of this release's definition."""
+    return schema_of(yaml.safe_load(manifest()))
+
+
 def fields_of(schema: Schema, path: str = "") -> Iterator[str]:
     """The paths of all fields below an object, such as `.spec.floors[].cron`."""
     for name, field in schema.get("properties", {}).items():
@@ -65,7 +72,7 @@ def _below(schema: Schema, part: str) -> Iterator[str]:
 
 async def compare(kube: Kube) -> None:
     """Tell what the cluster's definition doesn't know, when that changes, until cancelled."""
-    ours, before = schema_of(yaml.safe_load(manifest())), ""
+    ours, before = schema(), ""
     while True:
         found = await _unknown(kube, ours)
         if found is not None and (text := ", ".join(found)) != before:
@@ -75,13 +82,23 @@ async def compare(kube: Kube) -> None:
 
 
 async def _unknown(kube: Kube, ours: Schema) -> list[str] | None:
-    """None where the server doesn't say: it publishes a schema a second after its definition."""
     try:
-        schemas = (await kube.get(SCHEMAS)).get("components", {}).get("schemas", {})
+        return dropped(ours, await kube.get(SCHEMAS))
     except KubeError as error:
         log.debug("the schema of WorkerPool can't be read: %s", error)
         return None
-    return unknown_fields(ours, schemas[SCHEMA]) if SCHEMA in schemas else None
+
+
+def dropped(ours: Schema, answer: Any) -> list[str] | None:  # noqa: ANN401 - as a server says it
+    """What the server's definition doesn't know; None where the answer doesn't say.
+
+    It publishes a schema a second after its definition. What only informs ends nothing, so an
+    answer of another shape is none.
+    """
+    try:
+        return unknown_fields(ours, answer["components"]["schemas"][SCHEMA])
+    except (AttributeError, KeyError, TypeError):
+        return None
 
 
 def _tell(text: str) -> None:

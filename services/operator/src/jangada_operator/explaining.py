@@ -9,16 +9,15 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from jangada_operator.kube import Json, Kube, KubeError, Misconfigured, Refused
+from jangada_operator.exits import failed, refused
+from jangada_operator.kube import Json, Kube, KubeError
 from jangada_operator.login import find_login, own_namespace
+from jangada_operator.validating import KINDS, check_change, schema_of
 from jangada_operator.workerpool.reasons import State
 from jangada_operator.workerpool.spec import GROUP, PLURAL, VERSION, InvalidSpec, Pool, read_pool
-from jangada_operator.workerpool.validating import KINDS, check_change, schema_of
 from jangada_queue.policy.wanted import Wanted
 from jangada_queue.policy.what_if import size_for
 
-EXIT_ERROR: Final = 1
-EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h: trying again later may help
 SHOWN: Final = 10
 
 FIGURES: Final = frozenset(
@@ -56,10 +55,9 @@ def explain(
         told = read_pool(body)
         what_if = read_pool(changed_by(body, changes)) if changes else None
     except InvalidSpec as error:
-        raise failed(str(error), EXIT_ERROR) from error
+        raise failed(str(error)) from error
     except KubeError as error:
-        is_wrong = isinstance(error, Refused | Misconfigured)
-        raise failed(str(error), EXIT_ERROR if is_wrong else EXIT_UNAVAILABLE) from error
+        raise refused(error) from error
     if as_json:
         typer.echo(json.dumps(summary(body, what_if), indent=2))
     else:
@@ -229,8 +227,3 @@ def _past(decisions: Any) -> Iterator[str]:  # noqa: ANN401 - of a status
 
 def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-
-
-def failed(text: str, code: int) -> typer.Exit:
-    typer.echo(f"Error: {text}", err=True)
-    return typer.Exit(code)

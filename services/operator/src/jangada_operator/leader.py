@@ -56,7 +56,7 @@ class Leadership:
             try:
                 self._sure_until = asked + RENEW if await self._hold_or_take() else 0.0
             except KubeError as error:
-                if (trouble := self._why(error)) != self._trouble:
+                if (trouble := str(error)) != self._trouble:
                     log.warning("the leader lease can't be renewed: %s", trouble)
                     self._trouble = trouble
             else:
@@ -66,11 +66,6 @@ class Leadership:
             elif not self.is_held:
                 self._tell_holder()
             await asyncio.sleep(RETRY)
-
-    def _why(self, error: KubeError) -> str:
-        if isinstance(error, Refused) and error.is_missing:
-            return f"there is no namespace {self.namespace}: make it, or set --lease-namespace"
-        return str(error)
 
     def _tell_holder(self) -> None:
         """Who waits says for whom, once."""
@@ -128,7 +123,13 @@ class Leadership:
             "metadata": {"name": self.name, "namespace": self.namespace},
             "spec": self._spec() | {"acquireTime": _now(), "leaseTransitions": 0},
         }
-        return await self._written(self.kube.create(self._path, body))
+        try:
+            return await self._written(self.kube.create(self._path, body))
+        except Refused as error:
+            if not error.is_missing:
+                raise
+            text = f"there is no namespace {self.namespace}: make it, or set --lease-namespace"
+            raise KubeError(text) from error
 
     @staticmethod
     async def _written(writing: Awaitable[Json]) -> bool:

@@ -8,12 +8,11 @@ from typing import Annotated, Final
 import typer
 
 from jangada_operator import app, definition
+from jangada_operator.exits import EXIT_CONFIG, EXIT_UNAVAILABLE, failed
 from jangada_operator.kube import KubeError, Misconfigured
 from jangada_operator.login import own_namespace
 from jangada_operator.management import NoPort
 
-EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE of sysexits.h: trying again later may help
-EXIT_CONFIG: Final = 78  # EX_CONFIG: it won't, before somebody mends the settings
 FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 Port = Annotated[
@@ -71,9 +70,8 @@ def run(
         )
         asyncio.run(app.run(options))
     except (KubeError, NoPort) as error:
-        typer.echo(f"Error: {error}", err=True)
         is_wrong = isinstance(error, Misconfigured | NoPort)
-        raise typer.Exit(EXIT_CONFIG if is_wrong else EXIT_UNAVAILABLE) from error
+        raise failed(str(error), EXIT_CONFIG if is_wrong else EXIT_UNAVAILABLE) from error
 
 
 def manifests(

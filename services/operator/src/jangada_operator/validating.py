@@ -7,10 +7,7 @@ its message, and one that nobody put here is an error, not a rule that is passed
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from functools import cache
 from typing import Any, Final
-
-import yaml
 
 from jangada_operator import definition
 from jangada_operator.durations import parse_duration
@@ -42,8 +39,13 @@ BOUNDS: Final[Mapping[str, tuple[Callable[[Any, Any], bool], str]]] = {
 
 def _is_span(least: str, most: str) -> Callable[[Any], bool]:
     def check(text: str) -> bool:
-        is_one = SPAN.fullmatch(text) is not None
-        return is_one and parse_duration(least) <= parse_duration(text) <= parse_duration(most)
+        if SPAN.fullmatch(text) is None:
+            return False
+        try:
+            span = parse_duration(text)
+        except ValueError:  # longer than any can be
+            return False
+        return parse_duration(least) <= span <= parse_duration(most)
 
     return check
 
@@ -67,12 +69,10 @@ RULES: Final[Mapping[str, Callable[[Any], bool]]] = {
 }
 
 
-@cache
 def spec_schema() -> Schema:
     """What `.spec` may be."""
-    found: Schema = definition.schema_of(yaml.safe_load(definition.manifest()))
-    spec: Schema = found["properties"]["spec"]
-    return spec
+    found: Schema = definition.schema()["properties"]["spec"]
+    return found
 
 
 def schema_of(path: str) -> Schema:
