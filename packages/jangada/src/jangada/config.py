@@ -99,6 +99,14 @@ class DatabaseSettings(Section):
         "again. Requests for that table queue behind it meanwhile: keep it below `POOL_TIMEOUT`, "
         "or they use up the connections of all others.",
     )
+
+    @field_validator("lock_timeout")
+    @classmethod
+    def _shorter_than_the_pool_waits(cls, value: timedelta, info: ValidationInfo) -> timedelta:
+        if value >= info.data.get("pool_timeout", timedelta.max):
+            raise ValueError("must be below JANGADA_DATABASE__POOL_TIMEOUT")
+        return value
+
     transaction_pooling: bool = Field(
         default=False,
         description="Whether `url` is a transaction pooler's (pgbouncer), which bears no prepared "

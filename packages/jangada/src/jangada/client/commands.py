@@ -105,7 +105,7 @@ def check(
         float, typer.Option(min=0, help="Wait for so many seconds until the API answers.")
     ] = 0,
     job_within: Annotated[
-        float, typer.Option(min=1, help="Seconds within which the job is to end.")
+        float, typer.Option(min=1, max=600, help="Seconds within which the job is to end.")
     ] = 120,
     insecure_http: InsecureHttp = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """Running migrations safely from any number of processes at once.
 
 A session-level advisory lock serialises runners; each statement that needs a table lock waits at
-most `lock_timeout`, so a migration never queues traffic behind itself: it gives up and tries again.
+most `lock_timeout`, so that requests queue behind it for no longer: it gives up and tries again.
 A statement takes at most five seconds, unless its revision says that it may (`SET LOCAL
 statement_timeout`): what takes longer holds its locks for too long.
 """
@@ -19,7 +19,7 @@ from alembic import command
 from alembic.config import Config
 from psycopg import errors as pg
 from sqlalchemy import Connection, NullPool, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from jangada.config import DatabaseSettings
 from jangada.connections import arguments
@@ -90,11 +90,20 @@ def _known(error: OperationalError) -> Exception:
     return translate(error) or error
 
 
+def _known_holders(settings: DatabaseSettings, error: SchemaLocked) -> str:
+    """As far as it can be asked: that it can't be, keeps nobody from trying again."""
+    try:
+        return _holders(settings, error)
+    except (Unavailable, SQLAlchemyError) as unknown:
+        log.warning("schema_holders_unknown", error=str(unknown))
+        return ""
+
+
 def _holders(settings: DatabaseSettings, error: SchemaLocked) -> str:
     """Who holds the tables of the statement that waited in vain, as far as it still is so."""
     cause = error.__cause__
     statement = (cause.statement if isinstance(cause, OperationalError) else None) or ""
-    with _connected(settings) as connection:
+    with _connected(settings, {"statement_timeout": STATEMENT_TIMEOUT}) as connection:
         waited = settings.lock_timeout.total_seconds()
         given = {"words": re.findall(r"\w+", statement), "waited": waited}
         found = connection.execute(text(_HOLDERS), given)
@@ -149,7 +158,7 @@ def _apply(settings: DatabaseSettings, target: str) -> None:
         with _connected(settings, timeouts) as connection:
             _with_connection(connection, lambda config: command.upgrade(config, target))
     except SchemaLocked as error:
-        holders = _holders(settings, error)
+        holders = _known_holders(settings, error)
         log.warning("schema_locked", holders=holders)
         raise SchemaLocked(f"{error.detail} {holders}".rstrip()) from error
 
