@@ -159,7 +159,7 @@ class Node(Bed):
         )
 
     def leave(self, machine: Machine) -> None:
-        """Have it no more; nothing runs on it."""
+        """Have it no more; nothing runs on it. It can't be had again."""
         self._joined.remove(machine)
         for program in ("kubelet", "containerd"):
             self._children.pop(f"{program}-{machine.name}").stop(())

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -150,6 +151,22 @@ class Release:
         self.wait_pods(component, lambda pods: len(pods) == count)
 
     @contextmanager
+    def scaled(self, sizes: Mapping[str, int], kind: str = "deployments") -> Iterator[None]:
+        """Components of other sizes, until they are what they were again, and ready."""
+        names = {part: f"{NAME}-{part}" for part in sizes}
+        before = {part: self.api.get(kind, names[part])["spec"]["replicas"] for part in sizes}
+        try:
+            for part, size in sizes.items():
+                self.api.scale(kind, names[part], size)
+                self.wait_count(part, size)
+            yield
+        finally:
+            for part, size in before.items():
+                self.api.scale(kind, names[part], size)
+            for part, size in before.items():
+                self.wait_pods(part, partial(are_ready, size))
+
+    @contextmanager
     def reach(self) -> Iterator[str]:
         """The URL of the API's Service, by its address in the cluster."""
         service = self.api.get("services", f"{NAME}-api")["spec"]
@@ -214,6 +231,10 @@ def is_rolled_out(deployment: Object) -> bool:
 
 def restarts(pod: Object) -> int:
     return sum(each["restartCount"] for each in pod["status"].get("containerStatuses", ()))
+
+
+def are_ready(count: int, pods: Sequence[Object]) -> bool:
+    return sum(map(is_ready, pods)) >= count
 
 
 def is_ready(pod: Object) -> bool:

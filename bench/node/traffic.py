@@ -9,7 +9,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +21,8 @@ from jangada.client.following import follow as follow_anyway
 
 PASSWORD: Final = "a-raft-goes-out-with-the-tide"  # noqa: S105 - of a user made up here
 PATIENCE: Final = 30.0
+UNANSWERED: Final = "Server disconnected without sending a response"
+"""What httpx says of a kept connection that was closed before anything was done with a request."""
 ROWS: Final = 100_000
 """Of an import that takes a worker some seconds."""
 
@@ -82,11 +84,13 @@ class Traffic:
     async def _ask_kept(self, kept: httpx.AsyncClient) -> tuple[httpx.Response, bool]:
         """And whether it was sent again: a connection may be closed just as it is used once more.
 
-        A client asks anew then (RFC 9112, 9.3.1).
+        A client asks anew then (RFC 9112, 9.3.1). An answer that breaks off is another matter.
         """
         try:
             return await kept.get("/v1/contacts?limit=3"), False
-        except httpx.RemoteProtocolError:
+        except httpx.RemoteProtocolError as error:
+            if UNANSWERED not in str(error):
+                raise
             return await kept.get("/v1/contacts?limit=3"), True
 
     def _client(self) -> httpx.AsyncClient:
@@ -97,14 +101,18 @@ class Traffic:
 
     def wait_for(self, count: int) -> None:
         """Return when so many requests have been answered."""
-        with self._more:
-            self._more.wait_for(lambda: len(self.answers) >= count, timeout=PATIENCE * count)
+        self._wait(lambda: len(self.answers) >= count, count)
 
     def wait_served(self, count: int = 10) -> float:
         """Return when the last so many requests were all answered well: since when they are."""
-        with self._more:
-            self._more.wait_for(lambda: len(self._well()) >= count, timeout=PATIENCE * count)
+        self._wait(lambda: len(self._well()) >= count, count)
         return min(each.at for each in self._well())
+
+    def _wait(self, is_so: Callable[[], bool], count: int) -> None:
+        with self._more:
+            if not self._more.wait_for(is_so, timeout=PATIENCE * count):
+                last = troubles(self.answers)[-3:]
+                raise TimeoutError(f"{len(self._well())} of {count} answered well; last: {last}")
 
     def _well(self) -> Sequence[Answered]:
         """Those since the last that failed."""

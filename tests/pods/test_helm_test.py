@@ -1,7 +1,6 @@
 """`helm test` on real pods: it passes where all works, and else says what doesn't."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from node.release import NAME, PART, WORKERS, Release, ReleaseFailed
@@ -25,22 +24,6 @@ def accounts(shop: Release) -> int:
     return int(said)
 
 
-@contextmanager
-def scaled(shop: Release, **sizes: int) -> Iterator[None]:
-    """Deployments of other sizes, until they are what they were again."""
-    names = {part: f"{NAME}-{part}" for part in sizes}
-    before = {part: shop.api.get("deployments", names[part])["spec"]["replicas"] for part in sizes}
-    try:
-        for part, size in sizes.items():
-            shop.api.scale("deployments", names[part], size)
-            shop.wait_count(part, size)
-        yield
-    finally:
-        for part, size in before.items():
-            shop.api.scale("deployments", names[part], size)
-        shop.wait_ready()
-
-
 def test_it_passes_and_leaves_nothing(shop: Release, say: Callable[[str], None]) -> None:
     said = checked(shop, "--logs")
     say(f"`helm test` said:\n{said}")
@@ -51,21 +34,21 @@ def test_it_passes_and_leaves_nothing(shop: Release, say: Callable[[str], None])
 
 
 def test_without_an_api_it_says_so(shop: Release) -> None:
-    with scaled(shop, api=0), pytest.raises(ReleaseFailed) as failed:
+    with shop.scaled({"api": 0}), pytest.raises(ReleaseFailed) as failed:
         checked(shop)
     assert f"http://{NAME}-api cannot be reached" in str(failed.value)
     assert "docs/runbooks/api-fails.md" in str(failed.value)
 
 
 def test_without_an_operator_it_says_so(shop: Release) -> None:
-    with scaled(shop, operator=0), pytest.raises(ReleaseFailed) as failed:
+    with shop.scaled({"operator": 0}), pytest.raises(ReleaseFailed) as failed:
         checked(shop, f"--filter=name={NAME}-operator-test")
     assert "no operator leads" in str(failed.value)
 
 
 def test_without_workers_it_says_so_and_passes_again(shop: Release) -> None:
     """Without an operator nobody makes them. What failed doesn't stand in the way later."""
-    with scaled(shop, operator=0):
+    with shop.scaled({"operator": 0}):
         shop.api.scale("deployments", f"{NAME}-{WORKERS}", 0)
         shop.wait_count(WORKERS, 0)
         with pytest.raises(ReleaseFailed) as failed:

@@ -92,8 +92,10 @@ def held(shop: Release, table: str) -> Iterator[int]:
         )
         assert wait_until(lambda: bool(shop.sql(SLEEPS)), READY)
         pid = int(shop.sql(SLEEPS))
-        yield pid
-        shop.sql(f"SELECT pg_terminate_backend({pid})")
+        try:
+            yield pid
+        finally:
+            shop.sql(f"SELECT pg_terminate_backend({pid})")
         assert isinstance(ends.exception(), ReleaseFailed)
 
 
