@@ -28,11 +28,14 @@ def forks() -> Iterator[ForkServer]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of processes, which mostly wait, come evenly beside those that compute.
 
-    So that there is always something to compute, and that what is left at the end is short.
+    So that there is always something to compute, and that what is left at the end is short. One
+    process alone takes them as they are: it would start what a file shares for each of its tests.
     """
+    if not hasattr(config, "workerinput"):
+        return
     waiting = [item for item in items if item.get_closest_marker("e2e")]
     computing = [item for item in items if not item.get_closest_marker("e2e")]
     share = int(len(computing) * SPREAD) // max(len(waiting), 1)

@@ -78,6 +78,7 @@ WRONG: list[tuple[str, str]] = [
     ("networkPolicy.dns.ports[0]=domain", "/networkPolicy/dns/ports/0"),
 ]
 TOGETHER: list[tuple[str, str]] = [
+    ("api.replicas=0", "at '/api/replicas': minimum: got 0, want 1"),
     ("monitoring.rules=true", "monitoring.rules needs monitoring.podMonitors"),
     ("production=true", "production and dev.enabled exclude each other"),
     ("storage.url=s3://a,storage.existingClaim=b", "exclude each other"),
@@ -85,7 +86,7 @@ TOGETHER: list[tuple[str, str]] = [
     ("edge.ingress.enabled=true", "needs edge.ingress.hosts"),
     ("api.autoscaling.min=20", "api.autoscaling.max is below api.autoscaling.min"),
 ]
-"""What is right alone, and wrong with other values: helm says the first such thing only."""
+"""What is wrong only with other values, of which helm says the first, or is another one above."""
 
 
 def refusal(*given: str) -> str:

@@ -11,12 +11,14 @@ from cluster.field import Field
 from cluster.operators import ACCOUNT, LEASE, NAMESPACE, Operator, operator
 from cluster.pools import all_drained, pool, told, wait_condition, wait_pods
 
+from jangada.local.process import wait_until
 from jangada.testing import eventually
 from jangada_operator.workerpool.spec import OPERATOR
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio, pytest.mark.timeout(600)]
 
 OTHER = "other"
+STARTING = 120.0
 
 
 @pytest.fixture
@@ -27,11 +29,18 @@ def both(installed: Bed, tmp_path: Path) -> Iterator[tuple[Operator, Operator]]:
         more = [{**role["rules"][1], "resourceNames": [LEASE, OTHER]}]
         rules = {"rules": [role["rules"][0], *more]}
         api.patch("roles", f"{ACCOUNT}-leader", rules, namespace=NAMESPACE)
-    with (
-        operator(installed, tmp_path, 1) as first,
-        operator(installed, tmp_path, 2, lease=OTHER) as second,
-    ):
-        yield first, second
+        with (
+            operator(installed, tmp_path, 1) as first,
+            operator(installed, tmp_path, 2, lease=OTHER) as second,
+        ):
+            for each in (first, second):
+                assert wait_until(partial(leads, each), STARTING)
+            yield first, second
+        api.patch("roles", f"{ACCOUNT}-leader", {"rules": role["rules"]}, namespace=NAMESPACE)
+
+
+def leads(running: Operator) -> bool:
+    return " leads" in running.log.read_text("utf-8")
 
 
 def named(found: Object, lease: str | None) -> Object:
