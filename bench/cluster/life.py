@@ -60,6 +60,12 @@ class Exit:
     """From SIGTERM to the end, or from the start where nobody had asked."""
 
     @property
+    def was_in_order(self) -> bool:
+        """By itself, and well. Before it listens for SIGTERM it ends by that, and holds nothing."""
+        began = (self.code, self.held) != (-signal.SIGTERM, 0)
+        return not self.was_killed and (self.code == 0 or not began)
+
+    @property
     def was_drained(self) -> bool:
         """It had nothing to do any more when it was asked to end."""
         return self.was_asked and self.held == 0

@@ -86,5 +86,5 @@ def all_drained(place: Field) -> list[Exit]:
     return [
         each
         for each in place.kubelet.exits(place.namespace)
-        if (each.code, each.was_killed, each.was_drained) != (0, False, True)
+        if not (each.was_in_order and each.was_drained)
     ]
