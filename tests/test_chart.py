@@ -220,9 +220,10 @@ def test_pools_name_the_lease_of_the_release_s_operator(whole: str) -> None:
     assert lease == ("shop-operator-of-all" if whole == "true" else "shop-operator")
 
 
-def test_the_values_of_the_production_guide_are_taken(tmp_path: Path) -> None:
-    guide = (ROOT / "docs/guides/production.md").read_text("utf-8")
-    (text,) = re.findall(r"^```yaml\n(# values\.yaml\n.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("guide", ["install", "production"])
+def test_the_values_of_a_guide_are_taken(guide: str, tmp_path: Path) -> None:
+    page = (ROOT / f"docs/guides/{guide}.md").read_text("utf-8")
+    (text,) = re.findall(r"^```yaml\n(# values\.yaml\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "values.yaml").write_text(text)
     found = parsed(template(helm(), "--values", str(tmp_path / "values.yaml")))
     assert {each["kind"] for each in found} > {"Deployment", "NetworkPolicy", "WorkerPool"}
