@@ -21,10 +21,12 @@ helm install shop charts/jangada --namespace shop --create-namespace --set dev.e
 ```
 
 tries it out, with a PostgreSQL and a Valkey of its own in single pods.
-[Install](../../docs/guides/install.md) says how it is done for good, and how it is upgraded, and
+[Install](../../docs/guides/install.md) says how it is done for good,
+[Upgrade, and back](../../docs/guides/upgrade.md) how it is upgraded, and
 [Argo CD and Flux](../../docs/guides/gitops.md) how those do it. What has changed, and what to do
 before an upgrade: [CHANGELOG.md](CHANGELOG.md). All images of a release: [images.txt](images.txt).
-`values.schema.json` refuses what isn't listed here.
+`values.schema.json` refuses what [values.yaml](values.yaml) doesn't have; each row below is a key
+that is explained there.
 
 ## Values
 

@@ -73,9 +73,9 @@ takes over doesn't repeat what the status says already.
 METRICS = """
 ## Metrics
 
-At `/metrics` of the operator's port (8081). Figures of pools come from the leader only, and have
-the labels `namespace` and `name`, those of decisions also `reason`. Counters begin anew with each
-leader.
+At `/metrics` of the operator's port (8081; 9000 in the chart). Figures of pools come from the
+leader only, and have the labels `namespace` and `name`, those of decisions also `reason`. Counters
+begin anew with each leader.
 
 | metric | kind | meaning |
 |---|---|---|

@@ -80,6 +80,7 @@ WRONG: list[tuple[str, str]] = [
 TOGETHER: list[tuple[str, str]] = [
     ("api.replicas=0", "at '/api/replicas': minimum: got 0, want 1"),
     ("monitoring.rules=true", "monitoring.rules needs monitoring.podMonitors"),
+    ("monitoring.podMonitors=true", "monitoring.podMonitors needs networkPolicy.metricsFrom"),
     ("production=true", "production and dev.enabled exclude each other"),
     ("storage.url=s3://a,storage.existingClaim=b", "exclude each other"),
     ("edge.httpRoute.enabled=true", "needs edge.httpRoute.parentRefs"),

@@ -21,6 +21,9 @@
 {{- if and $values.monitoring.rules (not $values.monitoring.podMonitors) }}
   {{- fail "monitoring.rules needs monitoring.podMonitors: the alerts go by the labels that those give" }}
 {{- end }}
+{{- if and $values.monitoring.podMonitors $values.networkPolicy.enabled (not $values.networkPolicy.metricsFrom) }}
+  {{- fail "monitoring.podMonitors needs networkPolicy.metricsFrom: nobody else may reach the metrics" }}
+{{- end }}
 {{- if and $values.edge.httpRoute.enabled (not $values.edge.httpRoute.parentRefs) }}
   {{- fail "edge.httpRoute.enabled needs edge.httpRoute.parentRefs: the gateway that the route is of" }}
 {{- end }}
