@@ -93,7 +93,8 @@ async def test_a_pool_of_an_older_definition_outlives_its_upgrade(
     uid = place.api.apply(old)["metadata"]["uid"]
     with operator(aged, tmp_path, 1) as running:
         said = partial(running.log.read_text, "utf-8")
-        await eventually(lambda: ".spec.floors, .spec.dryRun, .status.lastDecision" in said())
+        await eventually(lambda: "older than this operator" in said())
+        assert all(each in said() for each in (".spec.floors, .spec.dryRun,", ".lastDecision"))
         await works(place)
         before = place.api.get("workerpools", "adding")
         assert before["spec"]["cooldown"] == "5m"
