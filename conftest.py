@@ -11,9 +11,6 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] 
 
 pytest_plugins = ["jangada.testing", "jangada_worker.testing"]
 
-SPREAD = 0.75
-"""The part of the run over which tests that mostly wait are spread."""
-
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
@@ -28,21 +25,9 @@ def forks() -> Iterator[ForkServer]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of processes, which mostly wait, come evenly beside those that compute.
-
-    So that there is always something to compute, and that what is left at the end is short. One
-    process alone takes them as they are: it would start what a file shares for each of its tests.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    waiting = [item for item in items if item.get_closest_marker("e2e")]
-    computing = [item for item in items if not item.get_closest_marker("e2e")]
-    share = int(len(computing) * SPREAD) // max(len(waiting), 1)
-    ordered: list[pytest.Item] = []
-    for number, item in enumerate(waiting):
-        ordered += [item, *computing[number * share : (number + 1) * share]]
-    items[:] = [*ordered, *computing[len(waiting) * share :]]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: the processes end together when what is left at the end is short."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
 def pytest_collection_finish() -> None:

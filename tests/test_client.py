@@ -322,7 +322,8 @@ def test_a_server_that_works_is_told_thing_by_thing(person: Person) -> None:
     done = person.run("check", person.server)
     assert [line.partition(" (")[0] for line in done.stdout.splitlines()] == [
         "ok: the API answers",
-        "ok: an account is made and signed in to",
+        "ok: an account is made",
+        "ok: it signs in",
         "ok: a job runs to its end",
         "ok: the account is erased",
     ]
