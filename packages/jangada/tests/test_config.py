@@ -85,6 +85,7 @@ WRONG = {
     "MAIL__STARTTLS": [CANARY, "true"],
     "MAIL__TIMEOUT": [CANARY, "0"],
     "JOBS__WORKER_TIMEOUT": ["8s"],
+    "DATABASE__LOCK_TIMEOUT": ["2s", "4s"],
     "ENVIRONMENT": [CANARY],
 }
 CASES = [(key, value) for key, values in WRONG.items() for value in values]
