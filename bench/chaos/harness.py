@@ -28,6 +28,7 @@ from jangada.local.valkey import EmbeddedValkey
 
 BENCH: Final = Path(__file__).parent.parent
 POLL: Final = 0.01
+LONGEST_POLL: Final = 0.05
 STARTING: Final = 120.0
 """Seconds that programs may take to start on a busy machine."""
 
@@ -36,12 +37,16 @@ SHOWN: Final = 20
 
 
 async def until(condition: Callable[[], Any], within: float) -> bool:
-    """Ask again until the answer is true; False when it didn't become so in these seconds."""
-    end = time.monotonic() + within
+    """Ask again until the answer is true; False when it didn't become so in these seconds.
+
+    Less often with time: a question costs, too.
+    """
+    pause, end = POLL, time.monotonic() + within
     while not condition():
         if time.monotonic() >= end:
             return False
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.2, LONGEST_POLL)
     return True
 
 
@@ -92,7 +97,8 @@ class Program:
     def up(self) -> int:
         """How many of its processes are ready to take jobs."""
         self.ledger.look()
-        return len(self.ledger.pids("up") & {process.pid for process in self.family})
+        up = self.ledger.pids("up")
+        return len(up & {process.pid for process in self.family}) if up else 0
 
     def said(self, words: str) -> int:
         """How often."""

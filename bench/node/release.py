@@ -176,11 +176,18 @@ class Release:
     def secret(self, key: str) -> str:
         return base64.b64decode(self.api.get("secrets", f"{NAME}-dev")["data"][key]).decode()
 
-    def sql(self, statement: str) -> str:
+    def processes(self) -> dict[str, int]:
+        """How often the containers of each pod that isn't a worker were started anew."""
+        parts = ("api", "dispatcher", "operator")
+        return {pod["metadata"]["name"]: restarts(pod) for part in parts for pod in self.pods(part)}
+
+    def sql(self, statement: str, *, database: str = "jangada") -> str:
         """What its PostgreSQL says, asked inside of the pod by a superuser."""
-        asked = ("psql", "--username=postgres", "--dbname=jangada", "--tuples-only", "--no-align")
+        asked = ("psql", "--username=postgres", f"--dbname={database}", "--tuples-only")
         pod = f"{NAME}-dev-postgres-0"
-        return self.kubectl("exec", pod, "--", *asked, f"--command={statement}").strip()
+        return self.kubectl(
+            "exec", pod, "--", *asked, "--no-align", f"--command={statement}"
+        ).strip()
 
     @contextmanager
     def exactly(self, client: httpx.Client, jobs: list[str]) -> Iterator[None]:

@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,6 +26,12 @@ UNANSWERED: Final = "Server disconnected without sending a response"
 """What httpx says of a kept connection that was closed before anything was done with a request."""
 ROWS: Final = 100_000
 """Of an import that takes a worker some seconds."""
+RATE: Final = 5.0
+"""Requests a second."""
+IMPORT_EVERY: Final = 10.0
+"""Seconds between two imports: with the requests, a load that stays the same."""
+CALM: Final = 60.0
+"""Seconds of such a load before a change, to compare with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,10 @@ class Traffic:
     _more: threading.Condition = field(default_factory=threading.Condition)
 
     @contextmanager
-    def at_rate(self, per_second: float) -> Iterator[None]:
+    def at_rate(self) -> Iterator[None]:
         """Keep asking inside of it; each second request is made over a connection of its own."""
         over = threading.Event()
-        thread = threading.Thread(target=lambda: asyncio.run(self._ask(per_second, over)))
+        thread = threading.Thread(target=lambda: asyncio.run(self._ask(over)))
         thread.start()
         try:
             yield
@@ -58,13 +65,13 @@ class Traffic:
             over.set()
             thread.join()
 
-    async def _ask(self, per_second: float, over: threading.Event) -> None:
+    async def _ask(self, over: threading.Event) -> None:
         began, number = time.monotonic(), 0
         async with self._client() as kept, asyncio.TaskGroup() as tasks:
             while not over.is_set():
                 tasks.create_task(self._one(kept if number % 2 else None))
                 number += 1
-                await asyncio.sleep(max(0, began + number / per_second - time.monotonic()))
+                await asyncio.sleep(max(0, began + number / RATE - time.monotonic()))
 
     async def _one(self, kept: httpx.AsyncClient | None) -> None:
         at, trouble, resent = time.monotonic(), "", False
@@ -103,6 +110,12 @@ class Traffic:
         """Return when so many requests have been answered."""
         self._wait(lambda: len(self.answers) >= count, count)
 
+    def calm(self) -> Sequence[Answered]:
+        """What is answered while nothing changes: to be asked for when nothing does."""
+        since = time.monotonic()
+        self.wait_for(len(self.answers) + int(CALM * RATE))
+        return self.between(since, time.monotonic())
+
     def wait_served(self, count: int = 10) -> float:
         """Return when the last so many requests were all answered well: since when they are."""
         self._wait(lambda: len(self._well()) >= count, count)
@@ -131,6 +144,11 @@ def p99(answers: Sequence[Answered]) -> float:
 
 def troubles(answers: Sequence[Answered]) -> Sequence[str]:
     return [each.trouble for each in answers if each.trouble]
+
+
+def compared(during: Sequence[Answered], calm: Sequence[Answered]) -> str:
+    """How a change went beside what was before it."""
+    return f"{summary(during)}, {p99(during) / p99(calm):.1f} times as before"
 
 
 def token(client: httpx.Client) -> str:
@@ -181,6 +199,38 @@ def send(client: httpx.Client, content: bytes) -> str:
 def send_import(client: httpx.Client) -> str:
     """One of `ROWS` contacts whom nobody has yet."""
     return send(client, contacts(ROWS, secrets.token_hex(4)))
+
+
+@contextmanager
+def importing(client: httpx.Client) -> Iterator[list[str]]:
+    """Begin an import now, and more at a constant rate whatever becomes of them; their jobs.
+
+    Each over a connection of its own, for an import that may have arrived isn't sent again.
+    """
+    once = httpx.Limits(max_keepalive_connections=0)
+    over = threading.Event()
+    with (
+        httpx.Client(
+            base_url=client.base_url,
+            headers=client.headers,
+            limits=once,
+            timeout=client.timeout,
+            trust_env=False,
+        ) as own,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        jobs = [send_import(own)]
+
+        def send_on() -> None:
+            while not over.wait(IMPORT_EVERY):
+                jobs.append(send_import(own))
+
+        sending = pool.submit(send_on)
+        try:
+            yield jobs
+        finally:
+            over.set()
+        sending.result()
 
 
 def state(client: httpx.Client, job: str) -> str:

@@ -14,8 +14,6 @@ from node.traffic import Traffic
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 
-RATE = 5.0
-JOBS = 6
 OURS = f"{PART} notin (dev-postgres,dev-valkey)"
 """PostgreSQL and Valkey stay where they are: `dev` has one of each."""
 
@@ -60,17 +58,22 @@ def test_nobody_notices_that_nodes_are_drained(
     shop: Release, seen: Traffic, ana: httpx.Client, say: Callable[[str], None]
 ) -> None:
     """Pods leave one by one, when others are ready; workers end what they run."""
-    jobs: list[str] = []
-    with shop.exactly(ana, jobs), seen.at_rate(RATE):
-        for machine, other in ((FIRST, SECOND), (SECOND, FIRST)):
-            jobs += [traffic.send_import(ana) for _ in range(JOBS)]
-            traffic.wait_running(ana, jobs[-JOBS])
-            since = time.monotonic()
-            seconds = drain(shop, machine)
-            during = seen.between(since, time.monotonic())
-            assert places(shop) == {other.name}
-            shop.kubectl("uncordon", machine.name)
-            say(f"{machine.name} drained in {seconds:.0f} s: {traffic.summary(during)}")
+    jobs = list[str]()
+    with shop.exactly(ana, jobs), seen.at_rate():
+        with traffic.importing(ana) as begun:
+            traffic.wait_running(ana, begun[0])
+            calm = seen.calm()
+            say(f"before: {traffic.summary(calm)}")
+            for machine, other in ((FIRST, SECOND), (SECOND, FIRST)):
+                jobs.append(traffic.send_import(ana))
+                traffic.wait_running(ana, jobs[-1])
+                since = time.monotonic()
+                seconds = drain(shop, machine)
+                during = seen.between(since, time.monotonic())
+                assert places(shop) == {other.name}
+                shop.kubectl("uncordon", machine.name)
+                say(f"{machine.name} drained in {seconds:.0f} s: {traffic.compared(during, calm)}")
+        jobs += begun
     assert traffic.troubles(seen.answers) == []
     attempts = [traffic.ended(ana, job)["attempt"] for job in jobs]
     assert attempts == [1] * len(jobs), "workers end their jobs before they go"

@@ -15,7 +15,6 @@ from node.traffic import Traffic
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 
-RATE = 5.0
 JOBS = 4
 REFUSED = "ConnectError"
 UNAVAILABLE = ("database.unavailable", "database.busy", REFUSED)
@@ -39,7 +38,7 @@ def test_postgresql_s_pod_is_deleted(
     """It is killed after a second, amid imports, and finds its volume again."""
     jobs: list[str] = []
     with shop.exactly(ana, jobs):
-        with seen.at_rate(RATE):
+        with seen.at_rate():
             jobs += [traffic.send_import(ana) for _ in range(JOBS)]
             traffic.wait_running(ana, jobs[0])
             gone = time.monotonic()
@@ -64,7 +63,7 @@ def test_valkey_s_pod_is_away_and_comes_back(
 ) -> None:
     """Requests don't notice; what was accepted without it starts when it is back."""
     jobs: list[str] = []
-    with shop.exactly(ana, jobs), seen.at_rate(RATE):
+    with shop.exactly(ana, jobs), seen.at_rate():
         jobs.append(traffic.send_import(ana))
         traffic.wait_running(ana, jobs[0])
         with shop.scaled({"dev-valkey": 0}, "statefulsets"):
@@ -81,8 +80,8 @@ def test_valkey_s_pod_is_away_and_comes_back(
 
 
 def test_an_api_pod_is_deleted(shop: Release, seen: Traffic, say: Say) -> None:
-    with seen.at_rate(RATE):
-        seen.wait_for(int(RATE))
+    with seen.at_rate():
+        seen.wait_for(int(traffic.RATE))
         pod = shop.pods("api")[0]["metadata"]["name"]
         shop.api.delete("pods", pod)
         shop.api.wait_for("pods", lambda found: found is None, name=pod, within=120)
@@ -97,7 +96,7 @@ def test_api_processes_are_killed(
 ) -> None:
     """All at once, so there is nobody to go to until they are started again; jobs go on."""
     jobs: list[str] = []
-    with shop.exactly(ana, jobs), seen.at_rate(RATE):
+    with shop.exactly(ana, jobs), seen.at_rate():
         jobs += [traffic.send_import(ana) for _ in range(JOBS)]
         traffic.wait_running(ana, jobs[0])
         gone = time.monotonic()
@@ -133,7 +132,7 @@ def kill_amid_imports(shop: Release, ana: httpx.Client, seen: Traffic, component
     """All of them, before there is a worker for the imports; answers what became of these."""
     jobs: list[str] = []
     shop.wait_count(WORKERS, 0)
-    with shop.exactly(ana, jobs), seen.at_rate(RATE):
+    with shop.exactly(ana, jobs), seen.at_rate():
         jobs += [traffic.send_import(ana) for _ in range(JOBS)]
         gone, clock = time.monotonic(), time.time()
         back = shop.kill(component)

@@ -18,7 +18,6 @@ from jangada.migrations.revisions import head
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 
-RATE = 5.0
 LATER = "0.2.0"
 NEXT = f"{int(head()) + 1:04}"
 REVISION = f"""
@@ -107,7 +106,7 @@ def test_a_migration_that_waits_in_vain_stops_the_rollout(
     Requests for that table queue behind each try for up to a second: on a machine that is as busy
     as this, some may be told that all connections are in use. Nothing else goes wrong.
     """
-    with seen.at_rate(RATE), ThreadPoolExecutor(1) as pool:
+    with seen.at_rate(), ThreadPoolExecutor(1) as pool:
         with held(shop, "contacts") as pid:
             upgrade = pool.submit(
                 shop.upgrade_api, later, "--timeout=120s", "--rollback-on-failure"

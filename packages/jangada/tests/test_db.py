@@ -221,3 +221,22 @@ async def _tenants(connection: psycopg.AsyncConnection[TupleRow]) -> set[UUID]:
 
 async def _admin(postgres: EmbeddedPostgres) -> psycopg.AsyncConnection[TupleRow]:
     return await psycopg.AsyncConnection.connect(postgres.admin_url, autocommit=True)
+
+
+async def test_a_schema_that_is_gone_is_the_server_s_trouble(
+    database: Database, person: Person
+) -> None:
+    """Of requests and of a dispatcher alike: whoever restores it brings them back."""
+    async with database.direct() as connection:
+        await connection.execute("DROP TABLE contacts CASCADE")
+    for scope in (
+        database.transaction(person.tenant_id),
+        database.read(person.tenant_id),
+        database.system_transaction("test"),
+    ):
+        with pytest.raises(DatabaseUnavailable):
+            async with scope as session:
+                await session.execute(text("SELECT FROM contacts"))
+    with pytest.raises(DatabaseUnavailable):
+        async with database.connection(person.tenant_id) as connection:
+            await connection.execute("SELECT FROM contacts")

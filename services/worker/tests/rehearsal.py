@@ -27,7 +27,7 @@ from jangada.jobs.registry import handles
 from jangada.jobs.schemas import JobArgs
 from jangada.jobs.service import enqueue
 
-POLL = 0.02
+POLL = 0.05
 
 
 async def sign(context: JobContext, what: str) -> None:

@@ -50,6 +50,7 @@ from jangada.db_errors import (
     DatabaseUnavailable,
     UnsafeRole,
     is_lost_connection,
+    of_a_missing_schema,
     of_a_standby,
     translate,
 )
@@ -225,7 +226,7 @@ class Database:
                 raise
             await pooled.close()
         except (DBAPIError, PoolTimeout, psycopg.Error) as error:
-            known = translate(error) or of_a_standby(error)
+            known = translate(error) or of_a_missing_schema(error) or of_a_standby(error)
             if known is not None:
                 raise known from error
             raise
@@ -284,7 +285,8 @@ class Database:
                 await asyncio.shield(_close(session))
                 raise
         except (DBAPIError, PoolTimeout) as error:
-            known = translate(error) or (None if read_only else of_a_standby(error))
+            known = translate(error) or of_a_missing_schema(error)
+            known = known or (None if read_only else of_a_standby(error))
             if known is not None:
                 raise known from error
             raise

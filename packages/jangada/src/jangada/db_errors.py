@@ -94,3 +94,15 @@ def of_a_standby(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable
     return DatabaseUnavailable(
         "The database takes no writes now.", retry_after=timedelta(seconds=5)
     )
+
+
+def of_a_missing_schema(
+    error: DBAPIError | PoolTimeout | psycopg.Error,
+) -> Unavailable | None:
+    """A table isn't there: the database was lost, or is being restored, under a running process."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(original, pg.UndefinedTable):
+        return None
+    return DatabaseUnavailable(
+        "The database has no schema, or only a part of it.", retry_after=timedelta(seconds=5)
+    )

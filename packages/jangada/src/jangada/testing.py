@@ -53,6 +53,8 @@ TEMPLATE = "template_jangada"
 MASTER_KEY = "a master key for tests only, 32 bytes or more"
 PATIENCE = 60.0
 """Seconds to wait for what takes a moment on an idle machine."""
+PAUSES = (0.01, 0.1)
+"""Seconds between two questions: the first, and what it grows to, for a question costs, too."""
 
 
 async def eventually(condition: Callable[[], Any]) -> Any:  # noqa: ANN401 - the condition's own
@@ -60,9 +62,11 @@ async def eventually(condition: Callable[[], Any]) -> Any:  # noqa: ANN401 - the
 
     The condition may be a coroutine function. Raises `TimeoutError` after a minute.
     """
+    pause, longest = PAUSES
     async with asyncio.timeout(PATIENCE):
-        while not (found := await _answered(condition())):  # noqa: ASYNC110 - often elsewhere
-            await asyncio.sleep(0.01)
+        while not (found := await _answered(condition())):
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, longest)
     return found
 
 

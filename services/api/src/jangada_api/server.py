@@ -28,7 +28,7 @@ from jangada import announcement
 from jangada.config import Settings
 from jangada.errors import Conflict
 from jangada.telemetry import get_logger, tracing
-from jangada_api.app import create_app
+from jangada_api.app import create_app, prepare
 from jangada_api.management import create_management
 from jangada_api.protocol import BoundedProtocol, ConnectionLimit
 
@@ -125,12 +125,13 @@ async def serve(settings: Settings, sockets: Sockets, *, ready: Callable[[Socket
         async with (
             _serving(management, sockets.management, stop),
             api.router.lifespan_context(api),
-            _serving(public, sockets.public, stop),
         ):
-            ready(sockets)
-            await stop.asked.wait()
-            log.info("shutting down", at_most_seconds=grace)
-            api.state.health.stopping.set()
+            await prepare(api)
+            async with _serving(public, sockets.public, stop):
+                ready(sockets)
+                await stop.asked.wait()
+                log.info("shutting down", at_most_seconds=grace)
+                api.state.health.stopping.set()
     log.info("stopped")
 
 

@@ -1,0 +1,79 @@
+"""A database that is lost under a running platform, and restored as docs/guides/backup.md says."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Final
+
+import httpx
+import pytest
+from node import traffic
+from node.release import NAME, Release, is_ready
+from node.traffic import Traffic
+
+pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
+
+POD: Final = f"{NAME}-dev-postgres-0"
+DUMP: Final = "/tmp/jangada.dump"  # noqa: S108 - a pod's own
+SCOPE: Final = "PGOPTIONS=-c jangada.scope=system"
+LOST: Final = ("database.", "ConnectError")
+"""How a request may fail without the tables: told so, or refused, since no API pod is ready."""
+
+
+def inside(shop: Release, *command: str) -> None:
+    """Run a program of PostgreSQL's in its pod, as the platform's role in the system scope."""
+    shop.kubectl("exec", POD, "--", "env", SCOPE, *command)
+
+
+def dump(shop: Release) -> None:
+    whole = ("--enable-row-security", "--format=custom", f"--file={DUMP}")
+    inside(shop, "pg_dump", *whole, "--username=jangada", "jangada")
+
+
+def lose(shop: Release) -> None:
+    """As a volume that is lost: the server is there, and a database that holds nothing."""
+    for statement in (
+        "DROP DATABASE jangada WITH (FORCE)",
+        "CREATE DATABASE jangada OWNER jangada TEMPLATE template0",
+    ):
+        shop.sql(statement, database="postgres")
+
+
+def restore(shop: Release) -> None:
+    whole = ("--exit-on-error", "--single-transaction", "--no-owner")
+    inside(shop, "pg_restore", *whole, "--username=jangada", "--dbname=jangada", DUMP)
+
+
+def test_a_database_is_lost_and_restored(
+    shop: Release, ana: httpx.Client, seen: Traffic, say: Callable[[str], None]
+) -> None:
+    """No process starts anew for it, and what ran when the dump was made runs again."""
+    jobs = [traffic.send_import(ana)]
+    before = shop.contacts()
+    traffic.wait_running(ana, jobs[0])
+    dump(shop)
+    assert traffic.ended(ana, jobs[0])["state"] == "completed"
+    assert shop.contacts() == before + traffic.ROWS
+    with closing(traffic.sign_in(seen.url)) as later, seen.at_rate():
+        processes = shop.processes()
+        lose(shop)
+        shop.wait_pods("api", lambda pods: not any(map(is_ready, pods)))
+        restore(shop)
+        restored = time.monotonic()
+        shop.wait_ready()
+        served = seen.wait_served()
+        assert later.get("/v1/me").status_code == 401
+        jobs.append(traffic.send_import(ana))
+        found = [traffic.ended(ana, job) for job in jobs]
+    assert [(each["state"], each["attempt"]) for each in found] == [
+        ("completed", 2),
+        ("completed", 1),
+    ]
+    assert shop.contacts() == before + len(jobs) * traffic.ROWS
+    assert shop.processes() == processes
+    say(
+        f"the database lost and restored: requests succeed {served - restored:.1f} s later; "
+        f"{traffic.summary(seen.answers)}"
+    )
+    failed = traffic.troubles(seen.answers)
+    assert [each for each in failed if not any(name in each for name in LOST)] == []
