@@ -55,7 +55,7 @@ PARTS = (
     Part(
         "tenancy",
         [
-            *("db.py", "db_errors.py", "scopes.py", "commits.py"),
+            *("db.py", "db_errors.py", "postgres_errors.py", "scopes.py", "commits.py"),
             *("migrations/tenancy.py", "migrations/versions/0001*.py", "tenants/*.py"),
         ],
         [

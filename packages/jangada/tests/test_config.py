@@ -18,7 +18,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from jangada.config import Settings, known_keys, load_settings, unknown_keys
 from jangada.environment import Duration, InvalidSettings, keys_of
 from jangada.jobs_settings import JobsSettings
-from jangada.runtime import derived_key, master_key, start
+from jangada.runtime import derived_key, master_key
+from jangada.starting import start
 
 CANARY = "canary-4b1d"
 DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)

@@ -12,8 +12,8 @@ from sqlalchemy import select, text
 from jangada.commits import Notice, notice, tally
 from jangada.config import DatabaseSettings
 from jangada.db import Database
-from jangada.db_errors import DatabaseBusy, DatabaseUnavailable
 from jangada.local.postgres import EmbeddedPostgres
+from jangada.postgres_errors import DatabaseBusy, DatabaseUnavailable
 from jangada.scopes import plain_scope, system_scope, tenant_scope
 from jangada.tenants.models import Role, Tenant
 from jangada.testing import Person, make_person

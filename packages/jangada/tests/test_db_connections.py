@@ -11,7 +11,8 @@ from sqlalchemy import text
 from jangada.config import DatabaseSettings
 from jangada.connections import Connection
 from jangada.db import Database
-from jangada.db_errors import DatabaseBusy, DatabaseUnavailable, TransactionAborted
+from jangada.db_errors import TransactionAborted
+from jangada.postgres_errors import DatabaseBusy, DatabaseUnavailable
 from jangada.testing import Person, eventually, make_person
 
 pytestmark = pytest.mark.anyio

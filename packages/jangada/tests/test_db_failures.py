@@ -25,9 +25,10 @@ from jangada.commits import Notice, notice
 from jangada.config import DatabaseSettings
 from jangada.connections import Connection, arguments
 from jangada.db import Database
-from jangada.db_errors import DatabaseBusy, DatabaseUnavailable, TransactionAborted, translate
+from jangada.db_errors import TransactionAborted, translate
 from jangada.errors import Unavailable
 from jangada.local.postgres import EmbeddedPostgres
+from jangada.postgres_errors import DatabaseBusy, DatabaseUnavailable
 from jangada.scopes import milliseconds, plain_scope, system_scope, tenant_scope
 from jangada.testing import Person, eventually
 

@@ -26,13 +26,13 @@ from sqlalchemy import Connection, ForeignKeyConstraint, String
 import jangada
 from jangada.config import DatabaseSettings
 from jangada.db import Base, Database, new_id
-from jangada.db_errors import DatabaseUnavailable
 from jangada.jobs import service
 from jangada.jobs.schemas import JobArgs
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.process import Command
 from jangada.migrations import run
 from jangada.migrations.revisions import current, head
+from jangada.postgres_errors import DatabaseUnavailable
 from jangada.testing import eventually, make_person
 
 WITHOUT_MODEL: Final = {

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jangada.config import DatabaseSettings
 from jangada.db import Database, new_id
-from jangada.db_errors import DatabaseUnavailable, PooledSession
+from jangada.db_errors import PooledSession
 from jangada.jobs import service
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.schemas import JobArgs
@@ -30,6 +30,7 @@ from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.process import Child, Command, plain_environ, wait_until
 from jangada.migrations import run
 from jangada.migrations.revisions import current, head
+from jangada.postgres_errors import DatabaseUnavailable
 from jangada.scopes import system_scope
 from jangada.testing import eventually, make_person
 

@@ -12,10 +12,10 @@ from sqlalchemy import text
 from jangada.auth_settings import AuthSettings
 from jangada.config import DatabaseSettings, Settings, ValkeySettings
 from jangada.db import Database, PoolUsage, new_id
-from jangada.db_errors import DatabaseUnavailable
 from jangada.environment import InvalidSettings
 from jangada.jobs import service
 from jangada.jobs.schemas import JobArgs
+from jangada.postgres_errors import DatabaseUnavailable
 from jangada.runtime import Runtime, SystemClock, open_runtime, open_valkey
 from jangada.testing import FrozenClock, Person, frozen_runtime
 

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import pytest
 
-from jangada.db_errors import DatabaseUnavailable
 from jangada.jobs.delivery.connection import Connection, DirectConnection
 from jangada.jobs.delivery.grant import GrantedJob
 from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.delivery.workers import bury
 from jangada.jobs.models import Job
+from jangada.postgres_errors import DatabaseUnavailable
 from jangada_queue.messages import Offer
 from jangada_queue.workers import flag_drain, unflag_drain
 from jangada_worker.child import intake

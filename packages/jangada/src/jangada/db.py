@@ -47,13 +47,13 @@ from jangada.commits import Notify, Tally, take_notices, take_tallies
 from jangada.config import DatabaseSettings
 from jangada.connections import Connection, arguments
 from jangada.db_errors import (
-    DatabaseUnavailable,
     UnsafeRole,
     is_lost_connection,
     of_a_missing_schema,
     of_a_standby,
     translate,
 )
+from jangada.postgres_errors import DatabaseUnavailable
 from jangada.scopes import begin_in, refuse_ended
 from jangada.telemetry import get_logger
 

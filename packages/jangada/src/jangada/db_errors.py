@@ -1,7 +1,6 @@
 """What goes wrong with PostgreSQL, in words for callers: try again later, or it is our mistake."""
 
 from datetime import timedelta
-from typing import Final
 
 import psycopg
 from psycopg import errors as pg
@@ -9,18 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from jangada.errors import Invalid, Unavailable
-
-
-class DatabaseUnavailable(Unavailable):
-    """PostgreSQL does not answer, or ended our connection."""
-
-    code = "database.unavailable"
-
-
-class DatabaseBusy(Unavailable):
-    """No pooled connection became free in time, or a statement ran into its timeout."""
-
-    code = "database.busy"
+from jangada.postgres_errors import DatabaseBusy, DatabaseUnavailable, of_postgresql
 
 
 class UnsafeRole(Invalid):
@@ -55,35 +43,7 @@ def translate(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable | 
         return DatabaseBusy(
             "All database connections are in use.", retry_after=timedelta(seconds=1)
         )
-    original = error.orig if isinstance(error, DBAPIError) else error
-    state = getattr(original, "sqlstate", None) or ""
-    if isinstance(original, pg.QueryCanceled | pg.LockNotAvailable):
-        return DatabaseBusy("The database took too long.", retry_after=timedelta(seconds=1))
-    if state.startswith("53"):
-        detail = _LACKS.get(state, "The database lacks resources.")
-        return DatabaseBusy(detail, retry_after=timedelta(seconds=5))
-    if _is_of_the_connection(original, state):
-        return DatabaseUnavailable(
-            "The database cannot be reached.", retry_after=timedelta(seconds=5)
-        )
-    return None
-
-
-_LACKS: Final = {
-    "53100": "The database's disk is full.",
-    "53200": "The database is out of memory.",
-    "53300": "The database has no connection left.",
-}
-"""By SQLSTATE, class 53: who is woken by it should not look for slow statements."""
-
-_HUNG_UP_ON: Final = frozenset({"25P03", "25P04"})
-"""The server's own limits on idle and on long transactions: it closes the connection."""
-
-
-def _is_of_the_connection(original: BaseException | None, state: str) -> bool:
-    if not state:
-        return isinstance(original, psycopg.OperationalError | psycopg.InterfaceError)
-    return state[:2] in {"08", "57"} or state in _HUNG_UP_ON
+    return of_postgresql(error.orig if isinstance(error, DBAPIError) else error)
 
 
 def of_a_standby(error: DBAPIError | PoolTimeout | psycopg.Error) -> Unavailable | None:

@@ -15,13 +15,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from jangada.commits import Notice
-from jangada.config import Settings, ValkeySettings, load_settings, unknown_keys
+from jangada.config import Settings, ValkeySettings
 from jangada.crud import CursorSigner
 from jangada.db import Database, utc_now
 from jangada.environment import InvalidSettings
 from jangada.errors import FieldError
 from jangada.mail import Mailer, open_mailer
-from jangada.telemetry import configure_logging, get_logger
+from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
 from jangada_queue.messages import Offer
 from jangada_queue.signals import tell
@@ -54,19 +54,6 @@ class Runtime:
     clock: Clock
     cursors: CursorSigner
     mailer: Mailer
-
-
-def start(service: str) -> Settings:
-    """How every long-running command begins: settings are read, logs are set up.
-
-    A variable that looks like a setting and is none is warned about, with the nearest name: it may
-    be a slip, or something that Kubernetes injected. Raises `InvalidSettings`.
-    """
-    settings = load_settings()
-    configure_logging(settings.telemetry, service)
-    for variable, nearest in unknown_keys():
-        log.warning("unknown setting ignored", variable=variable, nearest=nearest)
-    return settings
 
 
 def master_key(settings: Settings) -> bytes:

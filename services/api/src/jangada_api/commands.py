@@ -7,7 +7,7 @@ import typer
 from jangada.config import Settings
 from jangada.files.blobs import refuse_makeshift_storage
 from jangada.loading import loading
-from jangada.runtime import start
+from jangada.starting import start
 
 Port = typer.Option(min=0, max=65535, help="Instead of the setting; 0 takes a free one.")
 

@@ -13,8 +13,9 @@ from jangada.config import Settings, load_settings
 from jangada.errors import Unavailable
 from jangada.files.blobs import refuse_makeshift_storage
 from jangada.loading import loading
-from jangada.runtime import Runtime, open_runtime, start
+from jangada.runtime import Runtime, open_runtime
 from jangada.scopes import refuse_pooler
+from jangada.starting import start
 from jangada.telemetry import get_logger, new_registry, tracing
 from jangada_queue.client import QueueClient
 from jangada_queue.commands import queue_commands

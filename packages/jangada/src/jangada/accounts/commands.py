@@ -12,7 +12,8 @@ from rich.table import Table
 
 from jangada.accounts import keyring
 from jangada.accounts.models import SigningKey
-from jangada.runtime import Runtime, open_runtime, start
+from jangada.runtime import Runtime, open_runtime
+from jangada.starting import start
 
 _SECRET_BYTES: Final = 64
 

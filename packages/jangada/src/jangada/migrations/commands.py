@@ -8,7 +8,7 @@ import typer
 from jangada.config import DatabaseSettings
 from jangada.errors import Unavailable
 from jangada.migrations.revisions import current, head
-from jangada.runtime import start
+from jangada.starting import start
 
 LOOK_AGAIN: Final = 1.0
 

@@ -7,7 +7,7 @@ from psycopg import errors as pg
 
 from jangada.config import DatabaseSettings
 from jangada.connections import arguments
-from jangada.db_errors import translate
+from jangada.postgres_errors import of_postgresql
 
 VERSIONS = Path(__file__).parent / "versions"
 
@@ -30,5 +30,5 @@ def current(settings: DatabaseSettings) -> str | None:
     except pg.UndefinedTable:
         return None
     except psycopg.Error as error:
-        raise translate(error) or error from error
+        raise of_postgresql(error) or error from error
     return row[0] if row else None

@@ -14,7 +14,6 @@ from pydantic import SecretStr
 from jangada import connections
 from jangada.config import DatabaseSettings
 from jangada.db import Database
-from jangada.db_errors import DatabaseBusy, DatabaseUnavailable
 from jangada.jobs.delivery import connection as connection_module
 from jangada.jobs.delivery.connection import (
     LONGEST_IDLE,
@@ -22,6 +21,7 @@ from jangada.jobs.delivery.connection import (
     DirectConnection,
     indexed_scope,
 )
+from jangada.postgres_errors import DatabaseBusy, DatabaseUnavailable
 
 pytestmark = pytest.mark.anyio
 

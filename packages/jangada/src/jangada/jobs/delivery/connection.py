@@ -14,7 +14,8 @@ from psycopg.rows import TupleRow
 
 from jangada import connections
 from jangada.db import Database
-from jangada.db_errors import DatabaseUnavailable, translate
+from jangada.db_errors import translate
+from jangada.postgres_errors import DatabaseUnavailable
 from jangada.scopes import open_system_session, system_scope
 
 type Connection = psycopg.AsyncConnection[TupleRow]
