@@ -67,6 +67,7 @@ WRONG: list[tuple[str, str]] = [
     ("networkPolicy.valkey.ports[0]=70000", "/networkPolicy/valkey/ports/0"),
     ("fullnameOverride=Shop", "/fullnameOverride"),
     ("dev.storage.size=big", "/dev/storage/size"),
+    ("global.imageRegistry=", "/global/imageRegistry"),
     ("monitoring.oldestWaitSeconds=0", "/monitoring/oldestWaitSeconds"),
     ("monitoring.runbookUrl=runbooks", "/monitoring/runbookUrl"),
     ("edge.ingress.hosts=api.example", "/edge/ingress/hosts"),
@@ -233,6 +234,17 @@ def test_the_values_of_a_guide_are_taken(guide: str, tmp_path: Path) -> None:
 def test_the_chart_names_the_schema_of_its_release() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
     assert chart["annotations"]["jangada.dev/schema"] == head()
+
+
+def test_an_upgrade_leaves_the_servers_of_dev_alone() -> None:
+    """And an uninstall all of what they hold, the uploaded files as well as the rows."""
+    found = objects("dev")
+    for each in (each for each in found if each["kind"] == "StatefulSet"):
+        labels = each["spec"]["template"]["metadata"]["labels"]
+        assert labels.keys().isdisjoint({"app.kubernetes.io/version", "helm.sh/chart"})
+        assert labels.items() >= each["spec"]["selector"]["matchLabels"].items()
+    (files,) = [each for each in found if each["kind"] == "PersistentVolumeClaim"]
+    assert files["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
 def test_another_image_migrates_by_another_job() -> None:

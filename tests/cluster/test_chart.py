@@ -221,6 +221,22 @@ def test_what_is_uninstalled_leaves_the_definition(place: Place, kind: tools.Too
     assert {each["metadata"]["name"] for each in place.api.list("workerpools")} > {"own"}
 
 
+@pytest.mark.parametrize("kind", [tools.CHART, tools.HELM3], ids=lambda kind: kind.name)
+def test_uploaded_files_stay_as_the_rows_that_name_them(place: Place, kind: tools.ToolSet) -> None:
+    """With `dev`: the claim stays, as that of PostgreSQL does, and the next release takes it."""
+
+    def claim() -> str:
+        return str(place.api.get("persistentvolumeclaims", "shop-dev-files")["metadata"]["uid"])
+
+    command = ["upgrade", "--install", "shop", str(CHART), "--set=dev.enabled=true"]
+    place.run(built(kind), *command)
+    before = claim()
+    place.run(built(kind), "uninstall", "shop", *WAIT)
+    assert claim() == before
+    place.run(built(kind), *command)
+    assert claim() == before
+
+
 def test_a_release_can_be_rolled_back_by_helm(place: Place) -> None:
     by_helm_4(place, {})
     by_helm_4(place, OTHER)

@@ -25,6 +25,15 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- end }}
 {{- end }}
 
+{{/* Of pods that an upgrade leaves alone, so without versions. */}}
+{{- define "jangada.steadyLabels" -}}
+{{ include "jangada.selector" . }}
+app.kubernetes.io/part-of: jangada
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- define "jangada.serviceAccountName" -}}
 {{- .Values.serviceAccount.name | default (ternary (include "jangada.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end }}
