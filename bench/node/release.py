@@ -176,18 +176,19 @@ class Release:
     def secret(self, key: str) -> str:
         return base64.b64decode(self.api.get("secrets", f"{NAME}-dev")["data"][key]).decode()
 
-    def processes(self) -> dict[str, int]:
-        """How often the containers of each pod that isn't a worker were started anew."""
+    def restarts(self) -> dict[str, int]:
+        """How often each pod of API, dispatcher and operator was started anew."""
         parts = ("api", "dispatcher", "operator")
         return {pod["metadata"]["name"]: restarts(pod) for part in parts for pod in self.pods(part)}
 
     def sql(self, statement: str, *, database: str = "jangada") -> str:
         """What its PostgreSQL says, asked inside of the pod by a superuser."""
-        asked = ("psql", "--username=postgres", f"--dbname={database}", "--tuples-only")
-        pod = f"{NAME}-dev-postgres-0"
-        return self.kubectl(
-            "exec", pod, "--", *asked, "--no-align", f"--command={statement}"
-        ).strip()
+        asked = ("--tuples-only", "--no-align", f"--dbname={database}", f"--command={statement}")
+        return self.in_postgres("psql", "--username=postgres", *asked).strip()
+
+    def in_postgres(self, *command: str) -> str:
+        """What a program says, run in its PostgreSQL's pod."""
+        return self.kubectl("exec", f"{NAME}-dev-postgres-0", "--", *command)
 
     @contextmanager
     def exactly(self, client: httpx.Client, jobs: list[str]) -> Iterator[None]:

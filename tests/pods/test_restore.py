@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 import pytest
 from node import traffic
-from node.release import NAME, Release, is_ready
+from node.release import Release, is_ready
 from node.traffic import Traffic
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 JOBS: Final = 16
 """Enough for some to wait when the dump has been made."""
 
-POD: Final = f"{NAME}-dev-postgres-0"
 DUMP: Final = "/tmp/jangada.dump"  # noqa: S108 - a pod's own
 SCOPE: Final = "PGOPTIONS=-c jangada.scope=system"
 LOST: Final = ("database.", "ConnectError", "RemoteProtocolError")
@@ -25,7 +24,7 @@ LOST: Final = ("database.", "ConnectError", "RemoteProtocolError")
 
 def inside(shop: Release, *command: str) -> None:
     """Run a program of PostgreSQL's in its pod, as the platform's role in the system scope."""
-    shop.kubectl("exec", POD, "--", "env", SCOPE, *command)
+    shop.in_postgres("env", SCOPE, *command)
 
 
 def dump(shop: Release) -> None:
@@ -58,7 +57,7 @@ def test_a_database_is_lost_and_restored(
     since = next(job for job in jobs if traffic.state(ana, job) != "completed")
     assert traffic.ended(ana, since)["state"] == "completed"
     with closing(traffic.sign_in(seen.url)) as later, seen.at_rate():
-        processes = shop.processes()
+        restarts = shop.restarts()
         lose(shop)
         shop.wait_pods("api", lambda pods: not any(map(is_ready, pods)))
         restore(shop)
@@ -72,7 +71,7 @@ def test_a_database_is_lost_and_restored(
     assert ends[-1] == "completed"
     assert set(ends) <= {"completed", "storage.blob_not_found"}, "a file goes with the completion"
     assert shop.contacts() == before + ends.count("completed") * traffic.ROWS
-    assert shop.processes() == processes
+    assert shop.restarts() == restarts
     say(
         f"the database lost and restored: requests succeed {served - restored:.1f} s later; of "
         f"{JOBS} imports {ends.count('storage.blob_not_found')} found no file any more; "

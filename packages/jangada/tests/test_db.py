@@ -214,15 +214,6 @@ async def test_roles_of_another_tenant_are_absent(database: Database) -> None:
     assert other.tenant_id not in owners
 
 
-async def _tenants(connection: psycopg.AsyncConnection[TupleRow]) -> set[UUID]:
-    cursor = await connection.execute("SELECT id FROM tenants")
-    return {row[0] for row in await cursor.fetchall()}
-
-
-async def _admin(postgres: EmbeddedPostgres) -> psycopg.AsyncConnection[TupleRow]:
-    return await psycopg.AsyncConnection.connect(postgres.admin_url, autocommit=True)
-
-
 async def test_a_schema_that_is_gone_is_the_server_s_trouble(
     database: Database, person: Person
 ) -> None:
@@ -240,3 +231,12 @@ async def test_a_schema_that_is_gone_is_the_server_s_trouble(
     with pytest.raises(DatabaseUnavailable):
         async with database.connection(person.tenant_id) as connection:
             await connection.execute("SELECT FROM contacts")
+
+
+async def _tenants(connection: psycopg.AsyncConnection[TupleRow]) -> set[UUID]:
+    cursor = await connection.execute("SELECT id FROM tenants")
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def _admin(postgres: EmbeddedPostgres) -> psycopg.AsyncConnection[TupleRow]:
+    return await psycopg.AsyncConnection.connect(postgres.admin_url, autocommit=True)

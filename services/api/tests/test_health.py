@@ -19,7 +19,7 @@ from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run
 from jangada.testing import Person, eventually
-from jangada_api.app import create_app
+from jangada_api.app import create_app, prepare
 from jangada_api.health import APPLICATION_NAME, Check
 from jangada_api.management import create_management
 from jangada_api.testing import connect, open_session
@@ -58,6 +58,31 @@ async def started(settings: Settings) -> AsyncIterator[FastAPI]:
 def management(app: FastAPI) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(create_management(app))
     return httpx.AsyncClient(transport=transport, base_url="http://management.test")
+
+
+async def test_the_first_request_finds_what_it_would_wait_for(
+    settings: Settings, database: Database
+) -> None:
+    async for app in started(settings):
+        await prepare(app)
+        async with database.direct() as connection:
+            await connection.execute("DROP TABLE signing_keys")
+        assert (await app.state.accounts.keyring.key_set())["keys"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    ["DROP TABLE signing_keys", "ALTER TABLE signing_keys RENAME COLUMN signs_from TO other"],
+)
+async def test_keys_that_cannot_be_read_fail_no_start(
+    settings: Settings, database: Database, trouble: str
+) -> None:
+    async with database.direct() as connection:
+        await connection.execute(trouble)
+    async for app in started(settings):
+        await prepare(app)
+        async with management(app) as client:
+            assert (await client.get("/health/live")).status_code == 200
 
 
 async def test_ready_is_503_while_postgresql_is_stopped_and_live_stays_200(

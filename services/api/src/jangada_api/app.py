@@ -1,7 +1,7 @@
 """The public API: its routers, its middleware, and what it opens for as long as it serves."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, override
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -11,7 +11,6 @@ from sqlalchemy.orm import configure_mappers
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
-from jangada.accounts.errors import MasterKeyMismatch
 from jangada.accounts.runtime import open_accounts
 from jangada.config import Settings
 from jangada.contacts.housekeeping import keeping_house
@@ -168,13 +167,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def prepare(app: FastAPI) -> None:
     """Do now, inside of the lifespan, what the first request would have to wait for.
 
-    That is most of what it takes longer than others, 60 ms of processor. Where PostgreSQL is
-    absent, the first request after its return waits for the keys.
+    That is most of what it takes longer than others, 60 ms of processor. Where the keys can't be
+    read, the first request waits for them, and is told why.
     """
     await run_in_threadpool(int)  # imports what threads take
     configure_mappers()
-    with suppress(Unavailable, MasterKeyMismatch):
+    try:
         await app.state.accounts.keyring.key_set()
+    except Exception as error:  # noqa: BLE001 - nothing depends on it; a start must not fail by it
+        log.warning("starting without signing keys", error=type(error).__name__)
 
 
 async def _refuse_unsafe_role(database: Database) -> None:
