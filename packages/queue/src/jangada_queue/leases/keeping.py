@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from jangada_queue.leases.keeper import LENGTH_BYTES, LONGEST_LINE, News, Plan, Said
-from jangada_queue.patience import Pauses
+from jangada_queue.patience import Pauses, wait_at_most
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class UnsharedOption(TypeError):
 
 
 class Keeping:
-    """A helper process for as long as `run` runs; a new one whenever it ends."""
+    """A helper process between `start` and `close`; a new one whenever it ends."""
 
     def __init__(
         self, plan: Plan, *, news: Callable[[bool], News], flagged: Callable[[str], None]
@@ -42,25 +42,24 @@ class Keeping:
         self._patience = plan.lease.total_seconds() / 2
         self._renewed_at = -math.inf
         self._renewed = asyncio.Event()
-        self._is_closing = False
+        self._closing = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        """Return when closed."""
+    def start(self) -> None:
+        self._running = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        """Return when closed. No process is left, however this ends."""
         pauses = Pauses(first=0.5, longest=10.0)
-        while not self._is_closing:
-            process = self.process = await self._start()
-            telling = asyncio.create_task(self._tell())
+        while not self._closing.is_set():
             try:
-                has_spoken = await self._listen(process)
-            finally:
-                telling.cancel()
-            code = await process.wait()
-            self.process = None
-            if not self._is_closing:
-                log.warning("the helper process ended with code %s: a new one starts", code)
-                if has_spoken:
+                process = await self._start()
+            except OSError as error:
+                log.warning("the helper process can't be started: %s", error)
+            else:
+                if await self._listen_to_end(process):
                     pauses.reset()
-                await asyncio.sleep(pauses.take())
+            await wait_at_most(self._closing.wait(), pauses.take())
 
     async def _start(self) -> Process:
         process = await asyncio.create_subprocess_exec(
@@ -71,6 +70,24 @@ class Keeping:
         )
         self._write(process, self._plan)
         return process
+
+    async def _listen_to_end(self, process: Process) -> bool:
+        """Return when it has ended, and its pipes are closed; whether it said anything."""
+        self.process = process
+        telling = asyncio.create_task(self._tell())
+        try:
+            has_spoken = await self._listen(process)
+        except asyncio.CancelledError:
+            _kill(process)
+            raise
+        finally:
+            telling.cancel()
+            await _end(process)
+            self.process = None
+        if not self._closing.is_set():
+            code = process.returncode
+            log.warning("the helper process ended with code %s: a new one starts", code)
+        return has_spoken
 
     @property
     def is_renewing(self) -> bool:
@@ -85,13 +102,17 @@ class Keeping:
     def tell(self) -> None:
         """Tell the news now; the last ones are told once `close` was called."""
         if self.process is not None:
-            news = self._news(self._is_closing)
+            news = self._news(self._closing.is_set())
             self._write(self.process, msgspec.json.encode(news) + b"\n")
 
     async def _tell(self) -> None:
-        while not self._is_closing:
+        """Say goodbye in the end."""
+        while not self._closing.is_set():
             self.tell()
-            await asyncio.sleep(NEWS_EVERY)
+            await wait_at_most(self._closing.wait(), NEWS_EVERY)
+        self.tell()
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
 
     @staticmethod
     def _write(process: Process, data: bytes) -> None:
@@ -118,20 +139,27 @@ class Keeping:
         return has_spoken
 
     async def close(self) -> None:
-        """Tell the last news, and have the helper end."""
-        self._is_closing = True
-        process = self.process
-        if process is None or process.returncode is not None:
-            return
-        self.tell()
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            async with asyncio.timeout(GOODBYE):
-                await process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
+        """Tell the last news, and have the helper end; one that doesn't in `GOODBYE` is killed."""
+        self._closing.set()
+        if self._running is not None:
+            if not await wait_at_most(asyncio.shield(self._running), GOODBYE):
+                self._running.cancel()
+            await asyncio.wait([self._running])
+
+
+async def _end(process: Process) -> None:
+    """Return when it has ended and its pipes are closed: who speaks no more is killed in time."""
+    try:
+        async with asyncio.timeout(GOODBYE):
+            await process.communicate()
+    except TimeoutError:
+        _kill(process)
+        await process.communicate()  # allow deadline: it was killed
+
+
+def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
 
 
 def _packed(plan: Plan) -> bytes:

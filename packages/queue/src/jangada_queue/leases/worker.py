@@ -122,10 +122,8 @@ class LeaseWorker:
         While Valkey is absent nothing is claimed; whoever starts us doesn't wait for it, and may
         end us meanwhile.
         """
-        self._background = [
-            asyncio.create_task(work)
-            for work in (self.ledger.run(), self._keeping.run(), self._turn())
-        ]
+        self._keeping.start()
+        self._background = [asyncio.create_task(work) for work in (self.ledger.run(), self._turn())]
         try:
             await self._introduce()
         except QueueUnavailable as error:
