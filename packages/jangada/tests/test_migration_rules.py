@@ -19,6 +19,7 @@ from alembic import op
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
+from jangada.migrations.indexes import beside_traffic
 from jangada.migrations.revisions import VERSIONS
 
 SQUAWK: Final = Path(sys.executable).parent / "squawk"
@@ -119,10 +120,8 @@ def test_what_expands_is_taken(tmp_path: Path) -> None:
         op.execute("CREATE TABLE notes (id uuid PRIMARY KEY, text text NOT NULL)")
         op.execute("CREATE INDEX ix_notes_text ON notes (text)")
         op.execute("ALTER TABLE users ADD COLUMN age integer NOT NULL DEFAULT 0")
-        with op.get_context().autocommit_block():
-            op.execute("SET statement_timeout = '10min'")
+        with beside_traffic():
             op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_users_age")
             op.execute("CREATE INDEX CONCURRENTLY ix_users_age ON users (age)")
-            op.execute("SET statement_timeout = '5s'")
 
     assert list(broken("0099_pre_x", statements(upgrade), tmp_path)) == []

@@ -83,7 +83,7 @@ def snapshot(settings: DatabaseSettings) -> dict[str, list[tuple[Any, ...]]]:
         "constraints": """SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
             WHERE connamespace = 'public'::regnamespace""",
         "indexes": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
-        "policies": "SELECT tablename, policyname, qual FROM pg_policies",
+        "policies": "SELECT tablename, policyname, qual, with_check FROM pg_policies",
         "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
         "triggers": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal",
     }
@@ -200,13 +200,25 @@ async def test_of_five_runners_at_once_one_applies_and_all_succeed(
     assert all(f"The schema is at {head()}." in output for _, output in ended)
 
 
+def test_a_schema_of_before_gets_the_policies_and_the_index_of_now(empty: DatabaseSettings) -> None:
+    """Also where an attempt broke off while it built the index, and left something."""
+    run.upgrade(empty)
+    now = snapshot(empty)
+    run.downgrade(empty, target="0007")
+    with psycopg.connect(empty.url.get_secret_value()) as connection:
+        connection.execute("ALTER POLICY tenant ON contacts USING (false) WITH CHECK (false)")
+        connection.execute("CREATE INDEX ix_contacts_names ON contacts (company)")
+    run.upgrade(empty)
+    assert snapshot(empty) == now
+
+
 async def waiting_runners(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> int:
     """Asked now and then: the runners need the processor more."""
     row = await (
         await connection.execute(
             # allow sleep: it is asked again and again
-            """SELECT count(*) FROM pg_sleep(0.05), pg_locks
-            WHERE locktype = 'advisory' AND NOT granted"""
+            """SELECT count(*) FROM pg_sleep(0.05), pg_stat_activity
+            WHERE datname = current_database() AND query LIKE 'SELECT pg_try_advisory_lock%%'"""
         )
     ).fetchone()
     return row[0] if row else 0

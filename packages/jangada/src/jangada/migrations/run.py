@@ -1,12 +1,15 @@
 """Running migrations safely from any number of processes at once.
 
-A session-level advisory lock serialises runners; each statement that needs a table lock waits at
-most `lock_timeout`, so that requests queue behind it for no longer: it gives up and tries again.
-A statement takes at most five seconds, unless its revision says that it may (`SET LOCAL
-statement_timeout`): what takes longer holds its locks for too long.
+A session-level advisory lock serialises runners. They ask for it again and again: who waits for it
+in a statement has a snapshot, for whose end `CREATE INDEX CONCURRENTLY` waits in turn. Each
+statement that needs a table lock waits at most `lock_timeout`, so that requests queue behind it for
+no longer: it gives up and tries again. A statement takes at most five seconds, unless its revision
+says that it may (`SET LOCAL statement_timeout`, `beside_traffic`): what takes longer holds its
+locks for too long.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,6 +36,8 @@ log = get_logger(__name__)
 
 LOCK_KEY: Final = 0x6A616E67  # "jang": any constant will do, as long as nobody else uses it
 LOCK_WAIT: Final = timedelta(minutes=15)
+LOCK_ASKED_EVERY: Final = 0.2
+"""Seconds."""
 LOCK_TRIES: Final = 15
 STATEMENT_TIMEOUT: Final = timedelta(seconds=5)
 _HOLDERS: Final = """
@@ -145,10 +150,19 @@ def downgrade(settings: DatabaseSettings, *, target: str) -> str | None:
 @contextmanager
 def _exclusive(settings: DatabaseSettings) -> Iterator[None]:
     """Hold the advisory lock of migrations; the connection's end releases it, also after a kill."""
-    with _connected(settings, {"lock_timeout": LOCK_WAIT}) as connection:
+    with _connected(settings, {"statement_timeout": STATEMENT_TIMEOUT}) as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
+        _wait_for_turn(connection)
         yield
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    deadline = time.monotonic() + LOCK_WAIT.total_seconds()
+    attempt = text("SELECT pg_try_advisory_lock(:key)")
+    while not connection.scalar(attempt, {"key": LOCK_KEY}):
+        if time.monotonic() > deadline:
+            raise SchemaLocked(f"Another migration has been running for {LOCK_WAIT}.")
+        time.sleep(LOCK_ASKED_EVERY)
 
 
 @stamina.retry(on=SchemaLocked, attempts=LOCK_TRIES, timeout=None, wait_max=10.0)
