@@ -1,35 +1,35 @@
 """What users do meanwhile: requests at a constant rate, each counted, and imports of contacts.
 
-The rate is kept whatever the answers take (an open model), so a server that stalls is seen in the
+The rate is kept whatever the answers take (`node.asker`), so a server that stalls is seen in the
 figures of all that wait behind it.
 """
 
-import asyncio
+import json
 import math
+import os
 import secrets
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import httpx
 
 from jangada.client.following import Job
 from jangada.client.following import follow as follow_anyway
+from node.asker import PATIENCE, RATE
 
 PASSWORD: Final = "a-raft-goes-out-with-the-tide"  # noqa: S105 - of a user made up here
-PATIENCE: Final = 30.0
-UNANSWERED: Final = "Server disconnected without sending a response"
-"""What httpx says of a kept connection that was closed before anything was done with a request."""
 ROWS: Final = 100_000
 """Of an import that takes a worker some seconds."""
-RATE: Final = 5.0
-"""Requests a second."""
 IMPORT_EVERY: Final = 10.0
-"""Seconds between two imports: with the requests, a load that stays the same."""
+"""Seconds between two imports at least."""
 CALM: Final = 60.0
 """Seconds of such a load before a change, to compare with."""
 
@@ -55,56 +55,37 @@ class Traffic:
 
     @contextmanager
     def at_rate(self) -> Iterator[None]:
-        """Keep asking inside of it; each second request is made over a connection of its own."""
-        over = threading.Event()
-        thread = threading.Thread(target=lambda: asyncio.run(self._ask(over)))
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        """Have an asker ask inside of it."""
+        environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        with (
+            subprocess.Popen(  # noqa: S603 - a program of ours
+                [sys.executable, "-m", "node.asker", self.url],
+                env=environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+            ) as asker,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            assert asker.stdin is not None
+            assert asker.stdout is not None
+            asker.stdin.write(f"{self.token}\n")
+            hearing = pool.submit(self._hear, asker.stdout)
+            try:
+                yield
+            finally:
+                asker.stdin.close()
+            hearing.result()
+        if asker.returncode:
+            raise RuntimeError(f"Who asked ended with code {asker.returncode}.")
 
-    async def _ask(self, over: threading.Event) -> None:
-        began, number = time.monotonic(), 0
-        async with self._client() as kept, asyncio.TaskGroup() as tasks:
-            while not over.is_set():
-                tasks.create_task(self._one(kept if number % 2 else None))
-                number += 1
-                await asyncio.sleep(max(0, began + number / RATE - time.monotonic()))
-
-    async def _one(self, kept: httpx.AsyncClient | None) -> None:
-        at, trouble, resent = time.monotonic(), "", False
-        try:
-            if kept is not None:
-                answer, resent = await self._ask_kept(kept)
-            else:
-                async with self._client() as own:
-                    answer = await own.get("/v1/contacts?limit=3")
-            trouble = "" if answer.is_success else f"{answer.status_code} {answer.text}"
-        except httpx.HTTPError as error:
-            trouble = f"{'kept' if kept else 'new'} connection: {error!r}"
-        with self._more:
-            self.answers.append(Answered(at, time.monotonic() - at, trouble, resent))
-            self._more.notify_all()
-
-    async def _ask_kept(self, kept: httpx.AsyncClient) -> tuple[httpx.Response, bool]:
-        """And whether it was sent again: a connection may be closed just as it is used once more.
-
-        A client asks anew then (RFC 9112, 9.3.1). An answer that breaks off is another matter.
-        """
-        try:
-            return await kept.get("/v1/contacts?limit=3"), False
-        except httpx.RemoteProtocolError as error:
-            if UNANSWERED not in str(error):
-                raise
-            return await kept.get("/v1/contacts?limit=3"), True
-
-    def _client(self) -> httpx.AsyncClient:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.AsyncClient(
-            base_url=self.url, headers=headers, timeout=PATIENCE, trust_env=False
-        )
+    def _hear(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            answered = Answered(**json.loads(line))
+            with self._more:
+                self.answers.append(answered)
+                self._more.notify_all()
 
     def wait_for(self, count: int) -> None:
         """Return when so many requests have been answered."""
@@ -202,10 +183,12 @@ def send_import(client: httpx.Client) -> str:
 
 
 @contextmanager
-def importing(client: httpx.Client) -> Iterator[list[str]]:
-    """Begin an import now, and more at a constant rate whatever becomes of them; their jobs.
+def importing(client: httpx.Client, jobs: list[str]) -> Iterator[None]:
+    """Begin imports of `ROWS` contacts, one by one; their jobs are added to these.
 
-    Each over a connection of its own, for an import that may have arrived isn't sent again.
+    It begins when the first one runs. A worker is busy with them for a quarter of the time at most,
+    however slow it is: a load that stays the same on any machine. Each is sent over a connection of
+    its own, for an import that may have arrived isn't sent again.
     """
     once = httpx.Limits(max_keepalive_connections=0)
     over = threading.Event()
@@ -219,18 +202,32 @@ def importing(client: httpx.Client) -> Iterator[list[str]]:
         ) as own,
         ThreadPoolExecutor(1) as pool,
     ):
-        jobs = [send_import(own)]
+        began = time.monotonic()
+        first = send_import(own)
+        jobs.append(first)
+        wait_running(own, first)
 
-        def send_on() -> None:
-            while not over.wait(IMPORT_EVERY):
-                jobs.append(send_import(own))
+        def send_on(job: str, began: float) -> None:
+            due = began + IMPORT_EVERY
+            while not over.wait(max(due - time.monotonic(), 3 * took(own, job))):
+                due = time.monotonic() + IMPORT_EVERY
+                job = send_import(own)
+                jobs.append(job)
 
-        sending = pool.submit(send_on)
+        sending = pool.submit(send_on, first, began)
         try:
-            yield jobs
+            yield
         finally:
             over.set()
         sending.result()
+
+
+def took(client: httpx.Client, job: str) -> float:
+    """The seconds of its last attempt, when it has ended."""
+    ended(client, job)
+    found = client.get(f"/v1/jobs/{job}").raise_for_status().json()
+    first, last = (datetime.fromisoformat(found[each]) for each in ("started_at", "finished_at"))
+    return (last - first).total_seconds()
 
 
 def state(client: httpx.Client, job: str) -> str:

@@ -59,21 +59,19 @@ def test_nobody_notices_that_nodes_are_drained(
 ) -> None:
     """Pods leave one by one, when others are ready; workers end what they run."""
     jobs = list[str]()
-    with shop.exactly(ana, jobs), seen.at_rate():
-        with traffic.importing(ana) as begun:
-            traffic.wait_running(ana, begun[0])
-            calm = seen.calm()
-            say(f"before: {traffic.summary(calm)}")
-            for machine, other in ((FIRST, SECOND), (SECOND, FIRST)):
-                jobs.append(traffic.send_import(ana))
-                traffic.wait_running(ana, jobs[-1])
-                since = time.monotonic()
-                seconds = drain(shop, machine)
-                during = seen.between(since, time.monotonic())
-                assert places(shop) == {other.name}
-                shop.kubectl("uncordon", machine.name)
-                say(f"{machine.name} drained in {seconds:.0f} s: {traffic.compared(during, calm)}")
-        jobs += begun
+    with shop.exactly(ana, jobs), seen.at_rate(), traffic.importing(ana, jobs):
+        calm = seen.calm()
+        say(f"before: {traffic.summary(calm)}")
+        for machine, other in ((FIRST, SECOND), (SECOND, FIRST)):
+            interrupted = traffic.send_import(ana)
+            traffic.wait_running(ana, interrupted)
+            since = time.monotonic()
+            seconds = drain(shop, machine)
+            during = seen.between(since, time.monotonic())
+            jobs.append(interrupted)
+            assert places(shop) == {other.name}
+            shop.kubectl("uncordon", machine.name)
+            say(f"{machine.name} drained in {seconds:.0f} s: {traffic.compared(during, calm)}")
     assert traffic.troubles(seen.answers) == []
     attempts = [traffic.ended(ana, job)["attempt"] for job in jobs]
     assert attempts == [1] * len(jobs), "workers end their jobs before they go"

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import httpx
 import pytest
-from node import traffic
+from node import asker, traffic
 from node.release import NAME, WORKERS, Release
 from node.traffic import Traffic
 
@@ -81,7 +81,7 @@ def test_valkey_s_pod_is_away_and_comes_back(
 
 def test_an_api_pod_is_deleted(shop: Release, seen: Traffic, say: Say) -> None:
     with seen.at_rate():
-        seen.wait_for(int(traffic.RATE))
+        seen.wait_for(int(asker.RATE))
         pod = shop.pods("api")[0]["metadata"]["name"]
         shop.api.delete("pods", pod)
         shop.api.wait_for("pods", lambda found: found is None, name=pod, within=120)

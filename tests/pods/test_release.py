@@ -96,19 +96,16 @@ def test_nobody_notices_an_upgrade_and_a_rollback(
     shop: Release, ana: httpx.Client, seen: Traffic, say: Say
 ) -> None:
     jobs = list[str]()
-    with shop.exactly(ana, jobs), seen.at_rate():
-        with traffic.importing(ana) as begun:
-            traffic.wait_running(ana, begun[0])
-            calm = seen.calm()
-            say(f"before: {traffic.summary(calm)}")
-            for what, change in (
-                ("upgrade", partial(shop.apply, VERSIONS[1])),
-                ("rollback", shop.roll_back),
-            ):
-                since = time.monotonic()
-                seconds = change()
-                during = seen.between(since, time.monotonic())
-                say(f"{what}: {seconds:.0f} s, {traffic.compared(during, calm)}")
-        jobs += begun
+    with shop.exactly(ana, jobs), seen.at_rate(), traffic.importing(ana, jobs):
+        calm = seen.calm()
+        say(f"before: {traffic.summary(calm)}")
+        for what, change in (
+            ("upgrade", partial(shop.apply, VERSIONS[1])),
+            ("rollback", shop.roll_back),
+        ):
+            since = time.monotonic()
+            seconds = change()
+            during = seen.between(since, time.monotonic())
+            say(f"{what}: {seconds:.0f} s, {traffic.compared(during, calm)}")
     assert traffic.troubles(seen.answers) == []
     assert shop.api.get("deployments", f"{NAME}-api")["metadata"]["generation"] >= 3
