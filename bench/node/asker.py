@@ -79,9 +79,14 @@ class Asker:
 
 async def main(arguments: Sequence[str]) -> None:
     token = sys.stdin.readline().strip()
-    over = asyncio.Event()
+    over, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(sys.stdin.fileno())
+        over.set()
+
     go_first()
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), over.set)
+    loop.add_reader(sys.stdin.fileno(), end)
     await Asker(arguments[0], token).ask(over)
 
 

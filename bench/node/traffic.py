@@ -34,6 +34,10 @@ CALM: Final = 60.0
 """Seconds of such a load before a change, to compare with."""
 
 
+type Window = tuple[float, float]
+"""Since when and until when, by the monotonic clock."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """One request: since when, how long it took, what went wrong, and whether it was sent again."""
@@ -52,6 +56,7 @@ class Traffic:
     token: str
     answers: list[Answered] = field(default_factory=list)
     _more: threading.Condition = field(default_factory=threading.Condition)
+    _is_over: bool = False
 
     @contextmanager
     def at_rate(self) -> Iterator[None]:
@@ -81,21 +86,26 @@ class Traffic:
             raise RuntimeError(f"Who asked ended with code {asker.returncode}.")
 
     def _hear(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            answered = Answered(**json.loads(line))
+        self._is_over = False
+        try:
+            for line in lines:
+                with self._more:
+                    self.answers.append(Answered(**json.loads(line)))
+                    self._more.notify_all()
+        finally:
             with self._more:
-                self.answers.append(answered)
+                self._is_over = True
                 self._more.notify_all()
 
     def wait_for(self, count: int) -> None:
         """Return when so many requests have been answered."""
         self._wait(lambda: len(self.answers) >= count, count)
 
-    def calm(self) -> Sequence[Answered]:
-        """What is answered while nothing changes: to be asked for when nothing does."""
+    def calm(self) -> Window:
+        """A while in which nothing changes: to be asked for when nothing does."""
         since = time.monotonic()
         self.wait_for(len(self.answers) + int(CALM * RATE))
-        return self.between(since, time.monotonic())
+        return since, time.monotonic()
 
     def wait_served(self, count: int = 10) -> float:
         """Return when the last so many requests were all answered well: since when they are."""
@@ -104,7 +114,8 @@ class Traffic:
 
     def _wait(self, is_so: Callable[[], bool], count: int) -> None:
         with self._more:
-            if not self._more.wait_for(is_so, timeout=PATIENCE * count):
+            self._more.wait_for(lambda: is_so() or self._is_over, timeout=PATIENCE * count)
+            if not is_so():
                 last = troubles(self.answers)[-3:]
                 raise TimeoutError(f"{len(self._well())} of {count} answered well; last: {last}")
 
@@ -113,7 +124,9 @@ class Traffic:
         failed = max((each.at for each in self.answers if each.trouble), default=-math.inf)
         return [each for each in self.answers if each.at > failed]
 
-    def between(self, since: float, until: float) -> Sequence[Answered]:
+    def within(self, window: Window) -> Sequence[Answered]:
+        """What was asked then: all of it when nobody asks any more, the slowest included."""
+        since, until = window
         return [each for each in self.answers if since <= each.at < until]
 
 
@@ -184,11 +197,11 @@ def send_import(client: httpx.Client) -> str:
 
 @contextmanager
 def importing(client: httpx.Client, jobs: list[str]) -> Iterator[None]:
-    """Begin imports of `ROWS` contacts, one by one; their jobs are added to these.
+    """Begin imports of `ROWS` contacts at a constant rate; their jobs are added to these.
 
-    It begins when the first one runs. A worker is busy with them for a quarter of the time at most,
-    however slow it is: a load that stays the same on any machine. Each is sent over a connection of
-    its own, for an import that may have arrived isn't sent again.
+    The first one is waited for: a worker is to be busy for a quarter of the time at most, so that
+    the load is one that the machine bears. The rate is kept whatever becomes of the others. Each is
+    sent over a connection of its own, for an import that may have arrived isn't sent again.
     """
     once = httpx.Limits(max_keepalive_connections=0)
     over = threading.Event()
@@ -202,19 +215,16 @@ def importing(client: httpx.Client, jobs: list[str]) -> Iterator[None]:
         ) as own,
         ThreadPoolExecutor(1) as pool,
     ):
-        began = time.monotonic()
-        first = send_import(own)
-        jobs.append(first)
-        wait_running(own, first)
+        jobs.append(send_import(own))
+        every = max(IMPORT_EVERY, 4 * took(own, jobs[-1]))
 
-        def send_on(job: str, began: float) -> None:
-            due = began + IMPORT_EVERY
-            while not over.wait(max(due - time.monotonic(), 3 * took(own, job))):
-                due = time.monotonic() + IMPORT_EVERY
-                job = send_import(own)
-                jobs.append(job)
+        def send_on() -> None:
+            due = time.monotonic()
+            while not over.wait(due - time.monotonic()):
+                jobs.append(send_import(own))
+                due += every
 
-        sending = pool.submit(send_on, first, began)
+        sending = pool.submit(send_on)
         try:
             yield
         finally:
@@ -224,8 +234,7 @@ def importing(client: httpx.Client, jobs: list[str]) -> Iterator[None]:
 
 def took(client: httpx.Client, job: str) -> float:
     """The seconds of its last attempt, when it has ended."""
-    ended(client, job)
-    found = client.get(f"/v1/jobs/{job}").raise_for_status().json()
+    found = ended(client, job)
     first, last = (datetime.fromisoformat(found[each]) for each in ("started_at", "finished_at"))
     return (last - first).total_seconds()
 

@@ -10,7 +10,7 @@ from cluster.api import Object
 from node import traffic
 from node.release import PART, Release
 from node.settings import FIRST, SECOND, Machine
-from node.traffic import Traffic
+from node.traffic import Traffic, Window
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 
@@ -36,15 +36,13 @@ def is_ready(node: Object) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-def drain(shop: Release, machine: Machine) -> float:
-    """Answers the seconds until nothing of ours is there, and all is ready elsewhere."""
-    began = time.monotonic()
+def drain(shop: Release, machine: Machine) -> None:
+    """Return when nothing of ours is there, and all is ready elsewhere."""
     shop.kubectl(
         *("drain", machine.name, "--ignore-daemonsets", "--delete-emptydir-data"),
         *(f"--pod-selector={OURS}", "--timeout=600s"),
     )
     shop.wait_ready()
-    return time.monotonic() - began
 
 
 def places(shop: Release) -> set[str]:
@@ -58,20 +56,23 @@ def test_nobody_notices_that_nodes_are_drained(
     shop: Release, seen: Traffic, ana: httpx.Client, say: Callable[[str], None]
 ) -> None:
     """Pods leave one by one, when others are ready; workers end what they run."""
-    jobs = list[str]()
+    jobs, drains = list[str](), list[tuple[str, Window]]()
     with shop.exactly(ana, jobs), seen.at_rate(), traffic.importing(ana, jobs):
-        calm = seen.calm()
-        say(f"before: {traffic.summary(calm)}")
+        before = seen.calm()
         for machine, other in ((FIRST, SECOND), (SECOND, FIRST)):
             interrupted = traffic.send_import(ana)
             traffic.wait_running(ana, interrupted)
             since = time.monotonic()
-            seconds = drain(shop, machine)
-            during = seen.between(since, time.monotonic())
+            drain(shop, machine)
+            drains.append((machine.name, (since, time.monotonic())))
             jobs.append(interrupted)
             assert places(shop) == {other.name}
             shop.kubectl("uncordon", machine.name)
-            say(f"{machine.name} drained in {seconds:.0f} s: {traffic.compared(during, calm)}")
+    calm = seen.within(before)
+    say(f"before: {traffic.summary(calm)}")
+    for name, (since, until) in drains:
+        during = seen.within((since, until))
+        say(f"{name} drained in {until - since:.0f} s: {traffic.compared(during, calm)}")
     assert traffic.troubles(seen.answers) == []
     attempts = [traffic.ended(ana, job)["attempt"] for job in jobs]
     assert attempts == [1] * len(jobs), "workers end their jobs before they go"

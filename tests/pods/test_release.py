@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from functools import partial
 
 import httpx
 import pytest
@@ -97,15 +96,16 @@ def test_nobody_notices_an_upgrade_and_a_rollback(
 ) -> None:
     jobs = list[str]()
     with shop.exactly(ana, jobs), seen.at_rate(), traffic.importing(ana, jobs):
-        calm = seen.calm()
-        say(f"before: {traffic.summary(calm)}")
-        for what, change in (
-            ("upgrade", partial(shop.apply, VERSIONS[1])),
-            ("rollback", shop.roll_back),
-        ):
-            since = time.monotonic()
-            seconds = change()
-            during = seen.between(since, time.monotonic())
-            say(f"{what}: {seconds:.0f} s, {traffic.compared(during, calm)}")
+        before = seen.calm()
+        began = time.monotonic()
+        shop.apply(VERSIONS[1])
+        upgraded = time.monotonic()
+        shop.roll_back()
+        back = time.monotonic()
+    calm = seen.within(before)
+    say(f"before: {traffic.summary(calm)}")
+    for what, since, until in (("upgrade", began, upgraded), ("rollback", upgraded, back)):
+        during = seen.within((since, until))
+        say(f"{what}: {until - since:.0f} s, {traffic.compared(during, calm)}")
     assert traffic.troubles(seen.answers) == []
     assert shop.api.get("deployments", f"{NAME}-api")["metadata"]["generation"] >= 3

@@ -29,7 +29,7 @@ from jangada.db import Base, Database, new_id
 from jangada.jobs import service
 from jangada.jobs.schemas import JobArgs
 from jangada.local.postgres import EmbeddedPostgres
-from jangada.local.process import Command
+from jangada.local.process import Command, wait_until
 from jangada.migrations import run
 from jangada.migrations.revisions import current, head
 from jangada.postgres_errors import DatabaseUnavailable
@@ -82,7 +82,9 @@ def snapshot(settings: DatabaseSettings) -> dict[str, list[tuple[Any, ...]]]:
             AND NOT attisdropped""",
         "constraints": """SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
             WHERE connamespace = 'public'::regnamespace""",
-        "indexes": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "indexes": """SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid), indisvalid
+            FROM pg_index JOIN pg_class ON pg_class.oid = indrelid
+            WHERE relnamespace = 'public'::regnamespace""",
         "policies": "SELECT tablename, policyname, qual, with_check FROM pg_policies",
         "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
         "triggers": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal",
@@ -210,6 +212,23 @@ def test_a_schema_of_before_gets_the_policies_and_the_index_of_now(empty: Databa
         connection.execute("CREATE INDEX ix_contacts_names ON contacts (company)")
     run.upgrade(empty)
     assert snapshot(empty) == now
+
+
+def test_a_migration_that_is_killed_leaves_no_statement_in_the_server(
+    empty: DatabaseSettings,
+) -> None:
+    """It builds an index, and waits for somebody who writes: the next one needs its locks."""
+    url = empty.url.get_secret_value()
+    run.upgrade(empty, target="0008")
+    command = [sys.executable, "-m", "jangada", "migrate"]
+    with psycopg.connect(url) as holder:
+        holder.execute("LOCK TABLE contacts IN ROW EXCLUSIVE MODE")
+        with subprocess.Popen(command, env=os.environ | {"JANGADA_DATABASE__URL": url}) as killed:  # noqa: S603 - ours
+            assert wait_until(lambda: bool(waiting_pids(url)), PATIENCE)
+            killed.kill()
+        assert wait_until(lambda: not waiting_pids(url), PATIENCE)
+        holder.rollback()
+    assert run.upgrade(empty) == head()
 
 
 async def waiting_runners(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> int:

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import select, text, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.contacts import service
@@ -233,11 +234,13 @@ async def test_searches_use_their_indexes_under_row_level_security(
     async with runtime.database.transaction(importer.tenant_id) as session:
         await session.execute(text("ANALYZE contacts"))
         connection = await session.connection()
-        compiled = scope.compile(
-            connection.engine.sync_engine, compile_kwargs={"literal_binds": True}
-        )
-        plan = await session.scalars(text(f"EXPLAIN {compiled}".replace(":", r"\:")))
+        engine = connection.engine.sync_engine
+        known = scope.compile(engine, compile_kwargs={"literal_binds": True})
+        plan = await session.scalars(text(f"EXPLAIN {known}".replace(":", r"\:")))
         assert index in "\n".join(plan)
+        unknown = scope.compile(dialect=postgresql.dialect(paramstyle="numeric_dollar"))
+        kept = await connection.exec_driver_sql(f"EXPLAIN (GENERIC_PLAN) {unknown}")
+        assert index in "\n".join(row[0] for row in kept), "as a connection keeps it"
 
 
 async def test_an_import_is_a_record_with_its_job(importer: "Importer", runtime: Runtime) -> None:

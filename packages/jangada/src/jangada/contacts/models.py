@@ -3,7 +3,7 @@
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, ForeignKeyConstraint, and_
+from sqlalchemy import BigInteger, ColumnElement, ForeignKeyConstraint, and_, literal_column
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 import jangada.files.models
@@ -70,3 +70,13 @@ class ImportReject(Base):
 def begins_with(column: InstrumentedAttribute[Any], prefix: str) -> ColumnElement[bool]:
     """Texts with this prefix, as a range that an index answers under row-level security too."""
     return and_(column >= prefix, column < prefix + LAST_CHARACTER)
+
+
+def is_named(prefix: str) -> ColumnElement[bool]:
+    """Names with this prefix, in their normal form.
+
+    That they aren't empty, as those in the index, is written out: a plan that is made for any
+    prefix couldn't know it.
+    """
+    found = begins_with(Contact.name_key, prefix)
+    return and_(Contact.name_key > literal_column("''"), found) if prefix else found

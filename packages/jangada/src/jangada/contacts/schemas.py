@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from sqlalchemy import Select, or_
 
 from jangada.contacts.errors import UnknownEncoding, UnknownRegion
-from jangada.contacts.models import Contact, begins_with
+from jangada.contacts.models import Contact, begins_with, is_named
 from jangada.contacts.phones import is_region
 from jangada.contacts.reading import columns
 from jangada.contacts.reading.decoding import known_encoding
@@ -114,7 +114,7 @@ class ContactFilter(BaseModel):
         if self.q is not None:
             scope = scope.where(
                 or_(
-                    begins_with(Contact.name_key, search_key(clean(self.q))),
+                    is_named(search_key(clean(self.q))),
                     begins_with(Contact.email, self.q.strip().lower()),
                     begins_with(Contact.phone, self.q.strip()),
                 )

@@ -20,7 +20,8 @@ def beside_traffic(*, within: str = "1h") -> Iterator[None]:
     """What is executed inside is no transaction, and each statement may take so long.
 
     For `CREATE INDEX CONCURRENTLY` and `DROP INDEX CONCURRENTLY`: they wait for every transaction
-    that is open, and nobody waits for them, so that their wait isn't bounded as other locks' is.
+    that is open, and no reader or writer waits for them, so their wait isn't bounded as that of
+    other locks is. Vacuum and other changes of the table do wait.
     An attempt that broke off leaves an invalid index: drop it first, `IF EXISTS`.
     """
     with op.get_context().autocommit_block():

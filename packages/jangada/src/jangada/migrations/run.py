@@ -39,6 +39,9 @@ LOCK_WAIT: Final = timedelta(minutes=15)
 LOCK_ASKED_EVERY: Final = 0.2
 """Seconds."""
 LOCK_TRIES: Final = 15
+GONE_WITHIN: Final = timedelta(seconds=2)
+"""So soon PostgreSQL ends the statement of a migration that was killed: the next one needs its
+locks."""
 STATEMENT_TIMEOUT: Final = timedelta(seconds=5)
 _HOLDERS: Final = """
 SELECT DISTINCT c.relname, a.pid, a.usename, a.application_name, a.state, a.xact_start
@@ -167,7 +170,11 @@ def _wait_for_turn(connection: Connection) -> None:
 
 @stamina.retry(on=SchemaLocked, attempts=LOCK_TRIES, timeout=None, wait_max=10.0)
 def _apply(settings: DatabaseSettings, target: str) -> None:
-    timeouts = {"lock_timeout": settings.lock_timeout, "statement_timeout": STATEMENT_TIMEOUT}
+    timeouts = {
+        "lock_timeout": settings.lock_timeout,
+        "statement_timeout": STATEMENT_TIMEOUT,
+        "client_connection_check_interval": GONE_WITHIN,
+    }
     try:
         with _connected(settings, timeouts) as connection:
             _with_connection(connection, lambda config: command.upgrade(config, target))

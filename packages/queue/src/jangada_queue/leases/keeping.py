@@ -53,12 +53,12 @@ class Keeping:
         pauses = Pauses(first=0.5, longest=10.0)
         while not self._closing.is_set():
             try:
-                process = await self._start()
+                if await self._listen_to_end(await self._start()):
+                    pauses.reset()
             except OSError as error:
                 log.warning("the helper process can't be started: %s", error)
-            else:
-                if await self._listen_to_end(process):
-                    pauses.reset()
+            except Exception:
+                log.exception("the helper process can't be understood: a new one starts")
             await wait_at_most(self._closing.wait(), pauses.take())
 
     async def _start(self) -> Process:
@@ -142,9 +142,10 @@ class Keeping:
         """Tell the last news, and have the helper end; one that doesn't in `GOODBYE` is killed."""
         self._closing.set()
         if self._running is not None:
-            if not await wait_at_most(asyncio.shield(self._running), GOODBYE):
+            _, late = await asyncio.wait([self._running], timeout=GOODBYE)
+            if late:
                 self._running.cancel()
-            await asyncio.wait([self._running])
+                await asyncio.wait([self._running])
 
 
 async def _end(process: Process) -> None:
@@ -152,6 +153,9 @@ async def _end(process: Process) -> None:
     try:
         async with asyncio.timeout(GOODBYE):
             await process.communicate()
+    except asyncio.CancelledError:
+        _kill(process)
+        raise
     except TimeoutError:
         _kill(process)
         await process.communicate()  # allow deadline: it was killed
