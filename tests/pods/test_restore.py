@@ -18,8 +18,12 @@ JOBS: Final = 16
 
 DUMP: Final = "/tmp/jangada.dump"  # noqa: S108 - a pod's own
 SCOPE: Final = "PGOPTIONS=-c jangada.scope=system"
-LOST: Final = ("database.", "ConnectError", "RemoteProtocolError")
-"""How a request may fail without the tables: told so, or refused, since no API pod is ready."""
+LOST: Final = ("database.", "ConnectError", "RemoteProtocolError", "ReadError")
+"""How a request may fail without the tables: told so, or refused, since no API pod is ready.
+
+The last two are how a refusal looks behind a connection that is handed on: closed before a word is
+said, or reset when the request was already sent.
+"""
 
 
 def inside(shop: Release, *command: str) -> None:
