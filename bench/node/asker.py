@@ -35,7 +35,7 @@ class Asker:
             "headers": {"Authorization": f"Bearer {token}"},
             "timeout": PATIENCE,
             "trust_env": False,
-            "verify": ssl.create_default_context(),
+            "verify": ssl.create_default_context(),  # made once: each new connection would wait
         }
 
     async def ask(self, over: asyncio.Event) -> None:

@@ -231,6 +231,17 @@ def test_a_migration_that_is_killed_leaves_no_statement_in_the_server(
     assert run.upgrade(empty) == head()
 
 
+def test_a_runner_whose_turn_does_not_come_says_so(
+    empty: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "LOCK_WAIT", timedelta(0))
+    with psycopg.connect(empty.url.get_secret_value()) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (run.LOCK_KEY,))
+        with pytest.raises(run.SchemaLocked, match="Another migration has been running"):
+            run.upgrade(empty)
+    assert current(empty) is None
+
+
 async def waiting_runners(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> int:
     """Asked now and then: the runners need the processor more."""
     row = await (

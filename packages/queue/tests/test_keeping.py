@@ -84,17 +84,28 @@ def children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
+BABBLING = "#!/bin/sh\necho nonsense\ncat >/dev/null\n"
+
+
 @pytest.mark.anyio
-async def test_a_helper_that_cant_be_started_is_tried_again(
+@pytest.mark.parametrize(("program", "trouble"), [("", "started: "), (BABBLING, "understood: ")])
+async def test_a_helper_that_cant_be_used_is_tried_again(
+    *,
+    program: str,
+    trouble: str,
     valkey_server: EmbeddedValkey,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As where the system has no process left to give."""
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
+    """As where the system has no process left to give, or one says what isn't of ours."""
+    path = tmp_path / "helper"
+    if program:
+        path.write_text(program)
+        path.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(path))
     async with asyncio.timeout(60), worker_of(valkey_server.url) as worker:
-        await eventually(lambda: "the helper process can't be started: " in caplog.text)
+        await eventually(lambda: f"the helper process can't be {trouble}" in caplog.text)
         assert not worker.is_renewing
         monkeypatch.undo()
         await eventually(lambda: worker.is_renewing)

@@ -1,4 +1,4 @@
-"""The index of names that 0009 replaces, for the release before as well."""
+"""The index of names that 0009 replaces goes: no release has used it."""
 
 from alembic import op
 
