@@ -33,6 +33,12 @@ class Anvil(JobArgs):
     concurrency: ClassVar[Concurrency | None] = Concurrency(limit=1)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request doesn't wait long for a notice to be taken; a test on a busy machine does."""
+    monkeypatch.setattr("jangada.db.NOTICE_DEADLINE", timedelta(seconds=30))
+
+
 async def offered(runtime: Runtime, queue: str) -> list[Ticket]:
     answer = await runtime.queue.claim(queue, "worker", 9, pod="pod")
     return [Ticket.read(claim) for claim in answer.claims]
