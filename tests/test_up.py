@@ -285,13 +285,12 @@ def test_everything_stops_in_order_and_nothing_is_left(tmp_path: Path) -> None:
 
 def test_a_newer_database_is_refused_unchanged(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    with up(folder, "--port", "0") as first:
-        first.until("started", process="schema")
+    folder.mkdir(mode=0o700)
     with EmbeddedPostgres(folder / "postgres") as server, psycopg.connect(server.url) as client:
-        client.execute("UPDATE alembic_version SET version_num = '9999'")
-    with up(folder, "--port", "0") as second:
-        assert "9999" in second.until("error")["detail"]
-        assert second.stop(signal.SIGCONT) == 1
+        client.execute("CREATE TABLE alembic_version AS SELECT '9999' AS version_num")
+    with up(folder, "--port", "0") as running:
+        assert "9999" in running.until("error")["detail"]
+        assert running.stop(signal.SIGCONT) == 1
     with EmbeddedPostgres(folder / "postgres") as server, psycopg.connect(server.url) as client:
         row = client.execute("SELECT version_num FROM alembic_version").fetchone()
     assert row == ("9999",)

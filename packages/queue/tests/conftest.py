@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from redis.asyncio import Redis
+from redis import Redis
 
 from jangada.local.valkey import EmbeddedValkey
 
@@ -36,11 +36,16 @@ def redis_server(servers_folder: Path) -> Iterator[EmbeddedValkey]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis_client(redis_server: EmbeddedValkey) -> Iterator[Redis]:
+    with Redis.from_url(redis_server.url) as client:
+        yield client
+
+
 @pytest.fixture
-async def valkey_url(request: pytest.FixtureRequest, valkey_server: EmbeddedValkey) -> str:
+def valkey_url(request: pytest.FixtureRequest) -> str:
     """An empty server."""
-    is_redis = getattr(request, "param", "valkey") == "redis"
-    server = request.getfixturevalue("redis_server") if is_redis else valkey_server
-    async with Redis.from_url(server.url) as client:
-        await client.flushall()
-    return str(server.url)
+    name = getattr(request, "param", "valkey")
+    server: EmbeddedValkey = request.getfixturevalue(f"{name}_server")
+    request.getfixturevalue(f"{name}_client").flushall()
+    return server.url

@@ -24,6 +24,7 @@ from uuid import UUID
 import pytest
 import structlog
 from pydantic import SecretStr
+from redis import Redis
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -125,7 +126,8 @@ def postgres(servers_folder: Path) -> Iterator[EmbeddedPostgres]:
     with EmbeddedPostgres(servers_folder / "postgres", durable=False) as server:
         server.create_database(TEMPLATE)
         run.upgrade(DatabaseSettings(url=SecretStr(server.database_url(TEMPLATE))))
-        yield server
+        with server.administration():
+            yield server
 
 
 @pytest.fixture(scope="session")
@@ -135,13 +137,17 @@ def valkey_server(servers_folder: Path) -> Iterator[EmbeddedValkey]:
         yield server
 
 
-@pytest.fixture
-async def valkey_url(valkey_server: EmbeddedValkey) -> str:
-    """An empty Valkey."""
-    from redis.asyncio import Redis  # noqa: PLC0415 - only tests that use Valkey pay for it
+@pytest.fixture(scope="session")
+def valkey_client(valkey_server: EmbeddedValkey) -> Iterator[Redis]:
+    """A connection that stays: to empty the server costs a test one command."""
+    with Redis.from_url(valkey_server.url) as client:
+        yield client
 
-    async with Redis.from_url(valkey_server.url) as client:
-        await client.flushall()
+
+@pytest.fixture
+def valkey_url(valkey_server: EmbeddedValkey, valkey_client: Redis) -> str:
+    """An empty Valkey."""
+    valkey_client.flushall()
     return valkey_server.url
 
 
