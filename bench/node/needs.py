@@ -17,6 +17,9 @@ PROGRAMS: Final = {
     "conntrack": "conntrack",
     "ip": "iproute2",
     "nsenter": "util-linux",
+    # The images of the stand-ins are made with these.
+    "buildah": "buildah",
+    "mmdebstrap": "mmdebstrap",
 }
 """And the package of Debian's that has them."""
 
