@@ -137,17 +137,6 @@ def test_a_database_is_a_copy_of_its_template(server: EmbeddedPostgres) -> None:
             connection.execute("SELECT 1")
 
 
-def test_what_is_administered_together_has_one_connection(server: EmbeddedPostgres) -> None:
-    with server.administration() as outer:
-        with server.administration() as inner:
-            assert inner is outer
-        server.create_database("brief")
-        server.drop_database("brief")
-    assert outer.closed
-    with server.administration() as another:
-        assert another is not outer
-
-
 def test_data_is_there_at_the_second_start(folder: Path) -> None:
     with EmbeddedPostgres(folder) as server, psycopg.connect(server.url) as connection:
         connection.execute("CREATE TABLE t AS SELECT 42 AS answer")

@@ -126,8 +126,7 @@ def postgres(servers_folder: Path) -> Iterator[EmbeddedPostgres]:
     with EmbeddedPostgres(servers_folder / "postgres", durable=False) as server:
         server.create_database(TEMPLATE)
         run.upgrade(DatabaseSettings(url=SecretStr(server.database_url(TEMPLATE))))
-        with server.administration():
-            yield server
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,6 @@ class EmbeddedPostgres:
         self._credentials = OWN
         self._sockets: Path | None = None
         self._child: Child | None = None
-        self._administration: Connection | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -187,14 +186,14 @@ class EmbeddedPostgres:
             # Copying files is faster than logging pages as soon as nothing waits for the disk.
             sql.Identifier("wal_log" if self._durable else "file_copy"),
         )
-        with self.administration() as connection:
+        with self._superuser() as connection:
             connection.execute(statement)
         return self.database_url(name)
 
     def drop_database(self, name: str) -> None:
         """Remove a database, and whoever is connected to it."""
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-        with self.administration() as connection:
+        with self._superuser() as connection:
             connection.execute(statement)
 
     @property
@@ -286,33 +285,20 @@ class EmbeddedPostgres:
         return len(lines) >= 8 and lines[0] == str(self.child.pid) and lines[7].strip() == "ready"  # noqa: PLR2004 - the eighth line
 
     @contextmanager
-    def administration(self) -> Iterator[Connection]:
-        """The superuser's connection, which is one for all that is administered within the block.
-
-        Tests keep one open: each connects twice less.
-        """
-        if self._administration is not None:
-            yield self._administration
-            return
-        with self._connect() as connection:
-            self._administration = connection
-            try:
-                yield connection
-            finally:
-                self._administration = None
-
-    def _connect(self) -> Connection:
+    def _superuser(self) -> Iterator[Connection]:
         try:
-            return psycopg.connect(self.admin_url, autocommit=True, connect_timeout=10)
+            connection = psycopg.connect(self.admin_url, autocommit=True, connect_timeout=10)
         except psycopg.OperationalError as error:
             raise ServerFailed(
                 f"The embedded PostgreSQL refuses its superuser, whose password should be in "
                 f"{self._folder.path / 'superuser-password'}: {error}"
             ) from error
+        with connection:
+            yield connection
 
     def _ensure_database(self) -> None:
         """Idempotent: a runner killed in between leaves the rest to the next start."""
-        with self.administration() as connection:
+        with self._superuser() as connection:
             if not _exists(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", ROLE):
                 connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(ROLE)))
             self._alter_role(connection)
