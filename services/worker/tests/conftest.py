@@ -61,7 +61,8 @@ TABLES = """
     CREATE TABLE signs (job uuid, attempt integer, pid integer, what text);
     CREATE TABLE effects (job uuid, attempt integer);
     CREATE TABLE gates (name text);
-    CREATE TABLE spans (tenant uuid, job uuid, key text, began timestamptz, ended timestamptz);
+    CREATE TABLE spans (tenant uuid, job uuid, attempt integer, pid integer, key text,
+        began timestamptz, ended timestamptz);
 """
 
 

@@ -30,19 +30,19 @@ from jangada.jobs.service import enqueue
 POLL = 0.05
 
 
+def start_of(context: JobContext) -> dict[str, object]:
+    """What names one start of a job: an attempt that was killed stays without an end."""
+    return {"job": context.job_id, "attempt": context.attempt}
+
+
 async def sign(context: JobContext, what: str) -> None:
+    names = {**start_of(context), "pid": os.getpid(), "what": what}
     async with context.transaction() as session:
-        await session.execute(
-            text("INSERT INTO signs VALUES (:job, :attempt, :pid, :what)"),
-            {"job": context.job_id, "attempt": context.attempt, "pid": os.getpid(), "what": what},
-        )
+        await session.execute(text("INSERT INTO signs VALUES (:job, :attempt, :pid, :what)"), names)
 
 
 async def effect(context: JobContext, session: AsyncSession) -> None:
-    await session.execute(
-        text("INSERT INTO effects VALUES (:job, :attempt)"),
-        {"job": context.job_id, "attempt": context.attempt},
-    )
+    await session.execute(text("INSERT INTO effects VALUES (:job, :attempt)"), start_of(context))
 
 
 async def gate(context: JobContext, name: str) -> None:
@@ -244,11 +244,10 @@ async def run_stubborn(args: Stubborn, context: JobContext) -> None:
 
 async def span(context: JobContext, key: str = "") -> None:
     """Say when the handler began and when it ended, by PostgreSQL's clock."""
-    names = {"tenant": context.tenant_id, "job": context.job_id, "key": key}
+    names = {"tenant": context.tenant_id, **start_of(context), "pid": os.getpid(), "key": key}
+    statement = "INSERT INTO spans VALUES (:tenant, :job, :attempt, :pid, :key, clock_timestamp())"
     async with context.transaction() as session:
-        await session.execute(
-            text("INSERT INTO spans VALUES (:tenant, :job, :key, clock_timestamp())"), names
-        )
+        await session.execute(text(statement), names)
     while not await end_span(context):  # noqa: ASYNC110 - PostgreSQL's clock is asked
         await asyncio.sleep(POLL)
 
@@ -257,10 +256,11 @@ async def end_span(context: JobContext) -> bool:
     """Not at once: what takes no time overlaps with nothing."""
     statement = """
         UPDATE spans SET ended = clock_timestamp()
-        WHERE job = :job AND ended IS NULL AND began < clock_timestamp() - interval '20 ms'
+        WHERE job = :job AND attempt = :attempt
+            AND began < clock_timestamp() - interval '20 ms'
         RETURNING job"""
     async with context.transaction() as session:
-        return await session.scalar(text(statement), {"job": context.job_id}) is not None
+        return await session.scalar(text(statement), start_of(context)) is not None
 
 
 class Limited(JobArgs):
