@@ -105,12 +105,42 @@ def test_a_runner_killed_during_the_first_start_is_no_obstacle(tmp_path: Path) -
         [sys.executable, str(RUNNER), str(tmp_path)], stdin=subprocess.PIPE
     )
     with runner:
-        while not (folder / "data.partial" / "base").exists():
+        while not list(folder.glob("data.partial*/base")):
             assert runner.poll() is None
         runner.kill()
     assert not (folder / "data").exists()
     with running(tmp_path) as (_, report):
         assert report["starts"] == [1, 1]
+
+
+WRITES_FOR_EVER = """
+import itertools
+from pathlib import Path
+print(flush=True)
+for number in itertools.count():
+    Path("base").mkdir(exist_ok=True)
+    Path(f"base/{number}").touch()
+"""
+
+
+def test_a_server_that_still_writes_half_a_cluster_is_no_obstacle(tmp_path: Path) -> None:
+    """initdb lets servers of its own do the work, and those outlive it."""
+    draft = tmp_path / "postgres" / "data.partial"
+    draft.mkdir(parents=True)
+    draft.parent.chmod(0o700)
+    orphan = subprocess.Popen(  # noqa: S603 - our own script
+        [sys.executable, "-c", WRITES_FOR_EVER], cwd=draft, stdout=subprocess.PIPE
+    )
+    with orphan:
+        try:
+            assert orphan.stdout is not None
+            orphan.stdout.readline()
+            with running(tmp_path) as (_, report):
+                assert report["starts"] == [1, 1]
+            assert orphan.wait(TIMEOUT) == -signal.SIGKILL
+        finally:
+            orphan.kill()
+    assert not list(draft.parent.glob("data.partial*"))
 
 
 def test_a_process_that_got_the_recorded_id_is_left_alone(tmp_path: Path) -> None:

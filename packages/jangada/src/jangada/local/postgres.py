@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import LiteralString, Self
 from urllib.parse import quote
 
@@ -39,6 +40,8 @@ ROLE = "jangada"
 DATABASE = "jangada"
 SUPERUSER = "postgres"
 SOCKET = ".s.PGSQL.5432"
+DRAFT = "data.partial"
+"""How the names of clusters begin that are being made."""
 
 ABORT = ((signal.SIGQUIT, 10.0),)
 """Immediate shutdown: nothing committed is lost, the next start replays the log."""
@@ -232,10 +235,8 @@ class EmbeddedPostgres:
 
     def _initialise(self) -> None:
         """Make the cluster beside its place, so that half of one is never taken for a whole."""
-        draft = self._folder.path / "data.partial"
-        if draft.exists():
-            shutil.rmtree(draft)
-        draft.mkdir(mode=0o700)
+        self._discard_drafts()
+        draft = self._new_draft()
         own(draft, self._credentials)
         password = self._folder.path / "initdb-password"
         write_private(password, self._folder.secret("superuser-password"))
@@ -243,6 +244,19 @@ class EmbeddedPostgres:
         password.unlink()
         (self._folder.path / "initdb.json").unlink()
         draft.rename(self.data)
+
+    def _new_draft(self) -> Path:
+        return Path(mkdtemp(prefix=DRAFT, dir=self._folder.path))
+
+    def _discard_drafts(self) -> None:
+        """A killed initdb leaves its draft, and for a while a server that is at work in it.
+
+        Renamed first: a server that hasn't entered it yet doesn't find it any more, and ends.
+        """
+        for draft in list(self._folder.path.glob(f"{DRAFT}*")):
+            discarded = draft.rename(self._new_draft())
+            end_processes_in(discarded, grace=0.0)
+            shutil.rmtree(discarded)
 
     def _initdb(self, draft: Path, password: Path) -> list[str]:
         argv = [str(postgres_program("initdb")), "-D", str(draft), "-U", SUPERUSER]
