@@ -113,13 +113,15 @@ def test_a_runner_killed_during_the_first_start_is_no_obstacle(tmp_path: Path) -
         assert report["starts"] == [1, 1]
 
 
-WRITES_FOR_EVER = """
-import itertools
+KEEPS_WRITING = """
+import os
 from pathlib import Path
+parent, number = os.getppid(), 0
 print(flush=True)
-for number in itertools.count():
+while os.getppid() == parent:
     Path("base").mkdir(exist_ok=True)
     Path(f"base/{number}").touch()
+    number = (number + 1) % 1000
 """
 
 
@@ -129,7 +131,7 @@ def test_a_server_that_still_writes_half_a_cluster_is_no_obstacle(tmp_path: Path
     draft.mkdir(parents=True)
     draft.parent.chmod(0o700)
     orphan = subprocess.Popen(  # noqa: S603 - our own script
-        [sys.executable, "-c", WRITES_FOR_EVER], cwd=draft, stdout=subprocess.PIPE
+        [sys.executable, "-c", KEEPS_WRITING], cwd=draft, stdout=subprocess.PIPE
     )
     with orphan:
         try:

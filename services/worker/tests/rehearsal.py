@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -242,12 +244,14 @@ async def run_stubborn(args: Stubborn, context: JobContext) -> None:
         await context.complete(session)
 
 
-async def span(context: JobContext, key: str = "") -> None:
+@asynccontextmanager
+async def spanned(context: JobContext, key: str) -> AsyncIterator[None]:
     """Say when the handler began and when it ended, by PostgreSQL's clock."""
     names = {"tenant": context.tenant_id, **start_of(context), "pid": os.getpid(), "key": key}
     statement = "INSERT INTO spans VALUES (:tenant, :job, :attempt, :pid, :key, clock_timestamp())"
     async with context.transaction() as session:
         await session.execute(text(statement), names)
+    yield
     while not await end_span(context):  # noqa: ASYNC110 - PostgreSQL's clock is asked
         await asyncio.sleep(POLL)
 
@@ -274,9 +278,9 @@ class Limited(JobArgs):
 async def run_limited(args: Limited, context: JobContext) -> None:
     """Three at once of all, one at once of a tenant's key."""
     await sign(context, "started")
-    await span(context, args.key)
-    if args.gate:
-        await gate(context, args.gate)
+    async with spanned(context, args.key):
+        if args.gate:
+            await gate(context, args.gate)
     async with context.transaction() as session:
         await context.complete(session)
 

@@ -9,7 +9,7 @@ import pytest
 from jangada.testing import make_person
 
 if TYPE_CHECKING:
-    from services.worker.tests.conftest import Program, Raft
+    from services.worker.tests.conftest import Raft
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("rehearsal")]
 
@@ -27,19 +27,15 @@ async def most_at_once(raft: "Raft", more: str = "") -> int:
     return int(found[0][0])
 
 
-async def kill_amid_a_handler(raft: "Raft", doomed: "Program") -> None:
-    """It is stopped, looked at, and goes on if no handler of its is between begin and end."""
-    running = "SELECT count(*) FROM spans WHERE ended IS NULL AND pid = ANY (:pids)"
+async def until_one_runs(raft: "Raft", gate: str) -> int:
+    """The id of the process whose handler waits at the gate."""
 
-    async def is_amid() -> bool:
-        doomed.signal_family(signal.SIGSTOP)
-        if (await raft.execute(running, pids=[child.pid for child in doomed.children]))[0][0]:
-            return True
-        doomed.signal_family(signal.SIGCONT)
-        return False
+    async def found() -> int | None:
+        statement = "SELECT pid FROM spans JOIN jobs ON id = job WHERE args->>'gate' = :gate"
+        rows = await raft.execute(statement, gate=gate)
+        return rows[0][0] if rows else None
 
-    await raft.until(is_amid)
-    await doomed.kill()
+    return int(await raft.until(found))
 
 
 async def until_all_completed(raft: "Raft", kind: str) -> None:
@@ -59,19 +55,29 @@ async def until_some_completed(raft: "Raft", kind: str, count: int) -> None:
 
 
 async def test_a_limit_is_never_exceeded_in_a_storm(raft: "Raft") -> None:
-    """Two queues, three dispatchers, two workers; one of each is killed, and Valkey is emptied."""
+    """Two queues, three dispatchers, two workers; one of each is killed, and Valkey is emptied.
+
+    The worker is one whose handler is under way.
+    """
     other = await make_person(raft.runtime.database, "Bia")
-    await raft.worker(slots=6)
-    doomed_worker = await raft.worker(slots=6)
+    workers = [await raft.worker(slots=6), await raft.worker(slots=6)]
     doomed_dispatcher = await raft.dispatcher_process()
     await raft.dispatcher_process()
-    for number in range(60):
-        tenant = other.tenant_id if number % 3 else raft.person.tenant_id
-        queue = "imports" if number % 2 else "default"
-        await raft.enqueue("test.limited", tenant=tenant, queue=queue, key=f"k{number % 4}")
+
+    async def enqueue(gate: str = "") -> None:
+        for number in range(30):
+            tenant = other.tenant_id if number % 3 else raft.person.tenant_id
+            how = {"queue": "imports" if number % 2 else "default", "key": f"k{number % 4}"}
+            await raft.enqueue("test.limited", tenant=tenant, gate=gate, **how)
+
+    await enqueue()
     await until_some_completed(raft, "test.limited", 10)
+    await enqueue(gate="after the kill")
+    doomed = await until_one_runs(raft, "after the kill")
     doomed_dispatcher.send(signal.SIGKILL)
-    await kill_amid_a_handler(raft, doomed_worker)
+    (worker,) = (each for each in workers if doomed in each.family)
+    await worker.kill()
+    await raft.open_gate("after the kill")
     await until_some_completed(raft, "test.limited", 25)
     await raft.runtime.valkey.flushall()
     await raft.dispatcher()
