@@ -58,10 +58,11 @@ def test_ours_interrupts_nothing_and_keeps_to_its_limits(short_traces: list[Trac
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_two_runs_are_the_same_to_the_bit(policy: str, short_traces: list[Trace]) -> None:
-    for trace in short_traces:
-        first, again = (run(trace, Entry(policy, policy, WANTED), Terms()) for _ in range(2))
-        assert first.outcome == again.outcome
-        assert first.figures == again.figures
+    """On the load that has the most jobs."""
+    trace = max(short_traces, key=lambda each: len(each.arrivals))
+    first, again = (run(trace, Entry(policy, policy, WANTED), Terms()) for _ in range(2))
+    assert first.outcome == again.outcome
+    assert first.figures == again.figures
 
 
 def test_announced_jobs_find_their_replica() -> None:

@@ -18,7 +18,7 @@ from jangada.contacts.reading.sheets import ReadingOptions, Sheet
 def chunks():
     yield head
     block = unit * (1_048_576 // len(unit))
-    for _ in range(12):
+    for _ in range(8):
         yield block
 
 cell, times = sys.argv[2], int(sys.argv[3])

@@ -464,7 +464,7 @@ def test_a_longer_backlog_never_makes_a_smaller_pool(
 
 
 @settings(deadline=None, max_examples=12)
-@given(st.floats(0.05, 300), st.floats(0.01, 60), st.integers(1, 100))
+@given(st.floats(0.05, 30), st.floats(0.01, 20), st.integers(1, 100))
 def test_a_constant_load_is_served_by_a_constant_pool(
     rate: float, service: float, slots: int
 ) -> None:
