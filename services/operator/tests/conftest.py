@@ -14,6 +14,12 @@ def _beginning(trace: Trace) -> Trace:
 
 
 @pytest.fixture(scope="session")
+def short_trace() -> Trace:
+    """The first six minutes of the load that has the most to decide in them."""
+    return _beginning(load("bursts", 1))
+
+
+@pytest.fixture(scope="session")
 def short_traces() -> list[Trace]:
     """The first six minutes of each load."""
     return [_beginning(load(name, 1)) for name in BY_NAME]

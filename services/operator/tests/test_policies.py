@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jangada_operator.simulation.cluster import Terms
 from jangada_operator.simulation.contest import ORACLE, OURS, POLICIES, Entry, run
 from jangada_operator.simulation.trace import Trace
-from jangada_operator.simulation.traces import assembled, load
+from jangada_operator.simulation.traces import assembled
 from jangada_queue.policy.wanted import Wanted
 
 WANTED = Wanted(most=100)
@@ -57,10 +57,8 @@ def test_ours_interrupts_nothing_and_keeps_to_its_limits(short_traces: list[Trac
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_two_runs_are_the_same_to_the_bit(policy: str, short_traces: list[Trace]) -> None:
-    """On the load that has the most jobs."""
-    trace = max(short_traces, key=lambda each: len(each.arrivals))
-    first, again = (run(trace, Entry(policy, policy, WANTED), Terms()) for _ in range(2))
+def test_two_runs_are_the_same_to_the_bit(policy: str, short_trace: Trace) -> None:
+    first, again = (run(short_trace, Entry(policy, policy, WANTED), Terms()) for _ in range(2))
     assert first.outcome == again.outcome
     assert first.figures == again.figures
 
@@ -75,9 +73,8 @@ def test_announced_jobs_find_their_replica() -> None:
     assert first.share_in_time > second.share_in_time
 
 
-def test_nobody_needs_fewer_pod_seconds_than_the_work_takes() -> None:
-    trace = load("ramp", 3)
+def test_nobody_needs_fewer_pod_seconds_than_the_work_takes(short_trace: Trace) -> None:
     for policy in POLICIES:
-        figures = run(trace, Entry(policy, policy, WANTED), Terms()).figures
+        figures = run(short_trace, Entry(policy, policy, WANTED), Terms()).figures
         assert figures.pod_seconds > figures.least_pod_seconds
         assert figures.share_in_time <= figures.share_once_possible <= 1
