@@ -8,6 +8,7 @@ import pytest
 from chaos.forkserver import ForkServer, fork_server
 from xdist.remote import Producer  # type: ignore[import-untyped] # they forgot their py.typed
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # as above
+from xdist.workermanage import WorkerController  # type: ignore[import-untyped] # as above
 
 pytest_plugins = ["jangada.testing", "jangada_worker.testing"]
 
@@ -55,8 +56,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 class SharedFixtures(LoadScopeScheduling):  # type: ignore[misc] # as above
     """One test at a time to each process, but a file whose tests share a fixture to one of them.
 
-    So a platform that several tests look at is started once.
+    So a platform that several tests look at is started once. The last process begins at the other
+    end: long tests wait for half of their time, in which its short ones compute.
     """
+
+    @override
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if self.workqueue and node is self.nodes[-1] is not self.nodes[0]:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
 
     @override
     def _split_scope(self, nodeid: str) -> str:

@@ -38,11 +38,13 @@ async def until_stuck(harness: Harness, jobs: list[str]) -> int:
 async def greedy_worker(harness: Harness) -> Finding:
     pace, count = harness.pace, harness.pace.backlog
     await harness.start_sender()
-    jobs = [await harness.send("hold", seconds=pace.backlog_job) for _ in range(count)]
+    jobs = [await harness.send("hold", seconds=pace.backlog_job, gate="joined")]
+    jobs += [await harness.send("hold", seconds=pace.backlog_job) for _ in range(count - 1)]
     first = await harness.worker(slots=1)
     await harness.started(jobs[0])
     (own,) = {entry.pid for entry in harness.ledger.all("start")}
     await asyncio.gather(*(harness.worker(slots=1) for _ in range(NEWCOMERS)))
+    harness.open_gate("joined")
     began = time.monotonic()
     bound = count * pace.backlog_job / (NEWCOMERS + 1) * ALLOWANCE
     is_done = await harness.ended(*jobs, within=bound if pace.judges_time else pace.watch)
