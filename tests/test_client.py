@@ -1,6 +1,7 @@
 """`jangada login`, `logout` and `contacts import` as a person uses them, against `jangada up`."""
 
 import csv
+import io
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -178,19 +180,30 @@ def test_a_file_that_is_absent_is_named(ana: Person) -> None:
         assert f"{path.name} cannot be read" in ana.run("contacts", "import", path, code=1).stderr
 
 
+def read_to_end(screen: io.FileIO) -> bytes:
+    """All that is drawn, until nobody draws any more: a terminal nobody reads stops who writes."""
+    drawn = bytearray()
+    with suppress(OSError):  # EIO: the other end is closed
+        while block := screen.read(4096):
+            drawn += block
+    return bytes(drawn)
+
+
 def test_progress_is_drawn_on_a_terminal(ana: Person) -> None:
     """And only there: the statistics stay alone on standard output."""
     screen, terminal = pty.openpty()
-    with os.fdopen(screen, "rb", buffering=0) as shown, os.fdopen(terminal, "wb") as stderr:
-        done = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-m", "jangada", "contacts", "import", str(ana.file(GOOD))],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=os.environ | {"XDG_CONFIG_HOME": str(ana.folder), "TERM": "xterm"},
-            timeout=90,
-            check=True,
-        )
-        drawn = shown.read(65_536)
+    with ThreadPoolExecutor(1) as threads, os.fdopen(screen, "rb", buffering=0) as shown:
+        drawing = threads.submit(read_to_end, shown)
+        with os.fdopen(terminal, "wb") as stderr:
+            done = subprocess.run(  # noqa: S603 - our own program
+                [sys.executable, "-m", "jangada", "contacts", "import", str(ana.file(GOOD))],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=os.environ | {"XDG_CONFIG_HOME": str(ana.folder), "TERM": "xterm"},
+                timeout=90,
+                check=True,
+            )
+        drawn = drawing.result(90)
     assert b"Sending" in drawn
     assert b"Sending" not in done.stdout
     assert b"inserted" in done.stdout

@@ -48,6 +48,7 @@ class Refusing(TaskiqMiddleware):
 
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         if (Path(self.folder) / "refuse").exists():
+            (Path(self.folder) / "refuse").unlink()
             write(self.folder, "refused", message.args[0])
             raise RuntimeError("the middleware of the bench refuses")
         return message

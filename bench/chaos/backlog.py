@@ -44,6 +44,7 @@ async def greedy_worker(harness: Harness) -> Finding:
     await harness.started(jobs[0])
     (own,) = {entry.pid for entry in harness.ledger.all("start")}
     await asyncio.gather(*(harness.worker(slots=1) for _ in range(NEWCOMERS)))
+    await until(lambda: len(harness.ledger.all("start")) > 1, harness.grace(QUIET))
     harness.open_gate("joined")
     began = time.monotonic()
     bound = count * pace.backlog_job / (NEWCOMERS + 1) * ALLOWANCE

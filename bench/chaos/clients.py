@@ -32,6 +32,9 @@ FATES: Final = {
     "die during the commit": 0.15,
     "die after the commit": 0.05,
 }
+CLIENTS: Final = "clients"
+"""How PostgreSQL knows them."""
+
 DURING: Final = 0.004
 """Within so many seconds a commit has been sent and, mostly, answered."""
 
@@ -71,7 +74,7 @@ async def attempt(runtime: Runtime, tenant_id: UUID, fate: str, draw: random.Ran
 
 
 async def make_trials(tenant_id: UUID, fates: list[str], draw: random.Random) -> None:
-    async with open_runtime(load_settings()) as runtime:
+    async with open_runtime(load_settings(), application_name=CLIENTS) as runtime:
         for fate in fates:
             try:
                 await attempt(runtime, tenant_id, fate, draw)

@@ -56,8 +56,8 @@ class Pace:
 
 
 SHORT: Final = Pace(
-    lease=0.9,
-    renew_every=0.25,
+    lease=1.8,
+    renew_every=0.45,
     sweep_every=0.1,
     idle_timeout=0.5,
     watch=20.0,

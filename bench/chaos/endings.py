@@ -33,7 +33,7 @@ def without_uvloop(column: Column, folder: Path) -> Column:
 async def idle_exit(harness: Harness, name: str, column: Column) -> tuple[str, bool]:
     harness.column = column
     worker = await harness.worker()
-    took = await worker.stop(within=IGNORED)
+    took = await worker.stop(within=harness.grace(IGNORED))
     if took is None:
         await worker.kill()
         return f"{name} ignores SIGTERM for {IGNORED:.0f} s", False

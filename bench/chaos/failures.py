@@ -108,7 +108,6 @@ async def raising_middleware(harness: Harness) -> Finding:
     await harness.worker(refuses="1")
     job = await harness.send("hold")
     await until(lambda: harness.ledger.of("refused", job), harness.pace.watch)
-    (harness.ledger.folder / "refuse").unlink()
     runs = await harness.started(job, within=harness.pace.watch)
     await harness.ended(job, within=harness.grace(1.0))
     if runs:

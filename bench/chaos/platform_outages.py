@@ -127,7 +127,8 @@ async def stopped_valkey(raft: Raft) -> Finding:
     raft.valkey.stop()
     stopped = time.monotonic()
     waiting = [await raft.send() for _ in range(20)]
-    ended_meanwhile = await raft.done(outage, wanted=set(running))
+    within = outage if raft.pace.judges_time else PATIENCE
+    ended_meanwhile = await raft.done(within, wanted=set(running))
     await asyncio.sleep(max(0.0, outage - (time.monotonic() - stopped)))
     none_started = not any(raft.ledger.of("start", job) for job in waiting)
     raft.valkey.start()

@@ -15,13 +15,16 @@ from datetime import timedelta
 from typing import Final
 
 from chaos.findings import Finding, platform_storm
-from chaos.harness import until
+from chaos.harness import Program, until
 from chaos.platform_kills import PATIENCE, PROMISED, feeding
 from chaos.raft import Raft
 from jangada.db import utc_now
 from jangada_queue.keys import QueueKeys
 
 BATCH: Final = 20
+SOON: Final = timedelta(seconds=3)
+"""When jobs fall due that are to be promoted: later than all of them are written."""
+
 GATES: Final = {
     "promoting": 9001,
     "burying": 9002,
@@ -110,25 +113,26 @@ STEPS: Final[dict[str, Step]] = {
 }
 
 
-async def with_a_dead_worker(raft: Raft, gate: str) -> None:
-    """Something for the sweep: jobs of a worker that is killed."""
+async def at_work(raft: Raft, gate: str) -> Program:
+    """A worker whose jobs are something for the sweep, once it is killed."""
     doomed = await raft.worker()
     jobs = [await raft.send(gate=gate) for _ in range(4)]
     await until(lambda: any(raft.ledger.of("start", job) for job in jobs), PATIENCE)
-    await doomed.kill()
+    return doomed
 
 
 async def kill_at(raft: Raft, step: str, number: int) -> bool:
     """Kill the dispatcher while it is at the step; another one does the rest."""
     gate = f"{step}-{number}"
     early = await raft.dispatcher() if step in {"bury", "recover"} else None
-    if early is not None:
-        await with_a_dead_worker(raft, gate)
-    else:
-        soon = utc_now() + timedelta(seconds=0.2) if step == "promote" else None
+    doomed = await at_work(raft, gate) if early else None
+    if early is None:
+        soon = utc_now() + SOON if step == "promote" else None
         for _ in range(BATCH):
             await raft.send(scheduled_at=soon)
     async with STEPS[step](raft) as is_there:
+        if doomed is not None:
+            await doomed.kill()
         dispatcher = early or await raft.dispatcher()
         was_there = await until(is_there, PATIENCE)
         await dispatcher.kill()

@@ -5,12 +5,14 @@ import json
 import sys
 from typing import Final
 
+from chaos.clients import CLIENTS
 from chaos.findings import Finding, platform_storm
 from chaos.ledger import Counts
 from chaos.raft import Raft
 
 LONG: Final = 3600.0
 PATIENCE: Final = 120.0
+PAUSE: Final = 0.05
 
 
 async def run_client(raft: Raft) -> int:
@@ -28,11 +30,20 @@ async def run_client(raft: Raft) -> int:
     return deaths
 
 
+async def no_client_is_left(raft: Raft) -> None:
+    """A server process may still commit what its client, who is dead, has asked for."""
+    there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name"
+    async with asyncio.timeout(PATIENCE):
+        while (await raft.execute(there, name=CLIENTS))[0][0]:  # noqa: ASYNC110 - the server is asked
+            await asyncio.sleep(PAUSE)
+
+
 @platform_storm("P5", "A client commits, rolls back or is killed: does exactly what committed run?")
 async def trials(raft: Raft) -> Finding:
     await raft.dispatcher()
     await raft.worker(slots=8)
     deaths = await run_client(raft)
+    await no_client_is_left(raft)
     committed = {str(row[0]) for row in await raft.execute("SELECT job FROM trials")}
     await raft.done(PATIENCE, wanted=committed)
     effects, known = await raft.effects(), raft.ledger.jobs("enqueued")

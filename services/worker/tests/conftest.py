@@ -151,7 +151,8 @@ class Program:
 
     def signal_family(self, number: signal.Signals) -> None:
         for pid in self.family:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def send(self, number: signal.Signals) -> None:
         self.child.send(number)

@@ -77,6 +77,7 @@ async def run_effect(args: Effect, context: JobContext) -> None:
         await sign(context, "lease lost")
         raise
     except asyncio.CancelledError:
+        sys.stderr.write(f"cancelled: {context.job_id}\n")  # where a sign may come too late
         await asyncio.shield(sign(context, "cancelled"))
         raise
 
@@ -133,9 +134,8 @@ class Hog(JobArgs):
 async def run_hog(_: Hog, context: JobContext) -> None:
     """C code that would never give the interpreter back; from the second start on it behaves.
 
-    The timeout is longer than the sign takes on a busy machine, or the first start would end there.
+    At once, and without a sign: its timeout isn't to end it at anything else.
     """
-    await sign(context, "started")
     if context.attempt == 1:
         ctypes.PyDLL(None).sleep(600)
 
@@ -175,7 +175,7 @@ class Fail(JobArgs):
     until: int = 1000
 
 
-@handles(Fail, timeout=timedelta(milliseconds=300))
+@handles(Fail)
 async def run_fail(args: Fail, context: JobContext) -> dict[str, int]:
     """Fails in a way of the test's choice before it succeeds."""
     if context.attempt < args.until:
@@ -195,18 +195,27 @@ async def _fail(how: str, context: JobContext) -> None:
             raise NotFound("There is nothing there.")
         case "unavailable":
             raise Unavailable("Try later.")
-        case "timeout":
-            await asyncio.Event().wait()
-        case "late":
-            # allow sleep: its first turn of the loop alone is longer than its timeout
-            time.sleep(0.4)  # noqa: ASYNC251 - that is what it is about
-            await asyncio.sleep(0.1)  # allow sleep: the turn after it
         case "swallowed completion":
             async with context.transaction() as session:
                 await context.complete(session)
                 raise RuntimeError("after the completion")
         case _:
             raise RuntimeError("unknown trouble")
+
+
+class Overdue(JobArgs):
+    kind: ClassVar[str] = "test.overdue"
+    how: str
+
+
+@handles(Overdue, timeout=timedelta(milliseconds=300))
+async def run_overdue(args: Overdue, _: JobContext) -> None:
+    """Takes longer than it may, in one turn of the loop or in many."""
+    if args.how == "late":
+        # allow sleep: its first turn of the loop alone is longer than its timeout
+        time.sleep(0.4)  # noqa: ASYNC251 - that is what it is about
+        await asyncio.sleep(0.1)  # allow sleep: the turn after it
+    await asyncio.Event().wait()
 
 
 class Threaded(JobArgs):

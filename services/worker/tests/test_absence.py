@@ -20,7 +20,7 @@ from jangada.local.postgres import EmbeddedPostgres
 from jangada.local.valkey import EmbeddedValkey
 from jangada.migrations import run
 from jangada.scopes import system_scope
-from jangada.testing import TEMPLATE
+from jangada.testing import PATIENCE, TEMPLATE
 
 if TYPE_CHECKING:
     from services.worker.tests.conftest import Program, Raft
@@ -74,7 +74,7 @@ async def worker(raft: "Raft") -> "Program":
 
 
 async def degraded(program: "Program") -> list[str]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         answer = await client.get(f"{program.management_url}/health/ready")
     assert answer.status_code == 200
     found: list[str] = answer.json()["degraded"]
@@ -107,7 +107,7 @@ async def test_without_valkey_what_runs_ends_and_the_rest_waits(
 
 
 async def knows_queues(program: "Program") -> bool:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         answer = await client.get(f"{program.management_url}/metrics")
     return 'jangada_queue_oldest_wait_seconds{queue="default"}' in answer.text
 
@@ -134,6 +134,7 @@ async def test_a_running_job_is_cancelled_without_valkey(
 ) -> None:
     """And long before the next beat: within two seconds, with the second that it has to end."""
     raft.settings = raft.settings.model_copy(update={"jobs": RARE_BEATS})
+    raft.runtime = replace(raft.runtime, settings=raft.settings)
     await raft.dispatcher()
     await raft.worker()
     job = await raft.enqueue("test.effect", gate="never")

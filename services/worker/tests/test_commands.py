@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jangada.local.process import Command
+from jangada.testing import PATIENCE
 from jangada_queue.client import QueueClient
 from jangada_queue.messages import Offer
 from jangada_queue.statistics import QueueStats, queue_stats
@@ -45,7 +46,7 @@ async def until_listed(raft: "Raft") -> None:
 
 
 async def ask(raft: "Raft", path: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         return await client.get(f"{raft.programs[0].management_url}{path}")
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-LEASE = timedelta(seconds=1)
+LEASE = timedelta(seconds=4)
 RENEWALS_OF_A_LEASE = 3
 LONG = timedelta(minutes=1)
 
@@ -238,13 +238,16 @@ async def test_a_job_that_waits_to_run_alone_is_released_at_the_end(raft: "Raft"
     await bay.until_depth(waiting=1, claimed=0)
 
 
-async def test_an_idle_intake_ends_at_once(raft: "Raft", bay: Bay) -> None:
+async def test_an_idle_intake_ends_at_once(
+    raft: "Raft", bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "WORK_WAIT", LONG)
     await bay.open(await raft.register())
     await bay.publish(await raft.enqueue("ping"))
     await bay.until_granted(1)
     bay.intake.stop.set()
     assert bay.running is not None
-    await asyncio.wait_for(bay.running, 2)
+    await asyncio.wait_for(bay.running, LONG.total_seconds() / 2)
 
 
 async def test_queues_take_turns(raft: "Raft", bay: Bay) -> None:

@@ -47,7 +47,7 @@ async def test_a_running_job_is_cancelled(fleet: "Raft") -> None:
     await fleet.until_started(job)
     await fleet.cancel(job)
     assert (await fleet.until_state(job)).state == JobState.CANCELLED
-    assert await fleet.signs(job, "cancelled")
+    await fleet.until(lambda: fleet.signs(job, "cancelled"))
     assert await fleet.effects(job) == []
 
 

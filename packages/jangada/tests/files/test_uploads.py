@@ -29,7 +29,7 @@ from jangada.files.uploads import receive, sweep_uploads, sweeping
 from jangada.local.postgres import EmbeddedPostgres
 from jangada.runtime import Runtime
 from jangada.tenants.models import Tenant
-from jangada.testing import Person, eventually_not, make_person
+from jangada.testing import PATIENCE, Person, eventually_not, make_person
 
 pytestmark = pytest.mark.anyio
 
@@ -170,7 +170,7 @@ async def test_a_commit_in_doubt_that_happened_keeps_the_file(
 async def test_cancelling_while_it_streams_leaves_nothing(runtime: Runtime, tenant: Tenant) -> None:
     sent = Sent(content=[bytes(1 << 20)] * 3, waits_for=asyncio.Event())
     task = asyncio.create_task(upload(runtime, tenant.id, sent))
-    await asyncio.wait_for(sent.is_streaming.wait(), 10)
+    await asyncio.wait_for(sent.is_streaming.wait(), PATIENCE)
     assert await rows(runtime) == [("uploading", 64 << 20)]
     assert len(stored_files(runtime.settings)) == 1
 
@@ -227,10 +227,9 @@ async def test_a_foreign_tenants_file_is_not_found(
 async def test_the_lease_is_renewed_while_the_sender_takes_its_time(
     runtime: Runtime, tenant: Tenant
 ) -> None:
-    sent = Sent(waits_for=asyncio.Event())
+    sent, lease = Sent(waits_for=asyncio.Event()), timedelta(seconds=3)
 
     async def slow() -> File:
-        lease = timedelta(milliseconds=300)
         async with (
             receive(runtime, tenant.id, sent, lease=lease) as received,
             runtime.database.transaction(tenant.id) as session,
@@ -238,10 +237,10 @@ async def test_the_lease_is_renewed_while_the_sender_takes_its_time(
             return await received.finish(session)
 
     task = asyncio.create_task(slow())
-    await asyncio.wait_for(sent.is_streaming.wait(), 10)
+    await asyncio.wait_for(sent.is_streaming.wait(), PATIENCE)
     before = await lease_end(runtime)
-    async with asyncio.timeout(20):
-        while await lease_end(runtime) <= before + timedelta(seconds=1):
+    async with asyncio.timeout(PATIENCE):
+        while await lease_end(runtime) <= before + lease:
             assert await sweep_uploads(runtime) == 0
     assert sent.waits_for is not None
     sent.waits_for.set()
@@ -287,11 +286,11 @@ async def test_an_upload_that_is_lost_while_it_streams_ends(
             raise AssertionError("it cannot end otherwise")
 
     task = asyncio.create_task(run())
-    await asyncio.wait_for(sent.is_streaming.wait(), 10)
+    await asyncio.wait_for(sent.is_streaming.wait(), PATIENCE)
     async with runtime.database.system_transaction("test") as session:
         await session.execute(text("DELETE FROM files"))
     with pytest.raises(UploadLost):
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, PATIENCE)
     await assert_nothing_left(runtime)
 
 

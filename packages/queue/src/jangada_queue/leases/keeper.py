@@ -141,9 +141,9 @@ class Keeper:
         for task in (*loops, *ends):
             if not task.cancelled():
                 task.result()
-        with suppress(QueueUnavailable, TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
-                await self._clear_up()
+                await self._persist_once("clearing up", self._clear_up)
 
     async def _hear(self, news: asyncio.StreamReader) -> None:
         """Take in what the worker says, until it has nothing more to say."""
