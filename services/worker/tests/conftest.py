@@ -57,6 +57,11 @@ QUICK = JobsSettings(
     window_ahead=timedelta(milliseconds=1),
 )
 
+UNHURRIED = QUICK.model_copy(
+    update={"worker_timeout": timedelta(seconds=6), "message_lease": timedelta(seconds=10)}
+)
+"""For tests in which no worker is to be taken for dead, on a slow machine either."""
+
 TABLES = """
     CREATE TABLE signs (job uuid, attempt integer, pid integer, what text);
     CREATE TABLE effects (job uuid, attempt integer);
@@ -93,9 +98,10 @@ def rehearsal() -> ModuleType:
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """As all tests have them, with leases of a second."""
-    return settings.model_copy(update={"jobs": QUICK})
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """As all tests have them, with leases of a second, but where nobody is to lose one."""
+    is_unhurried = request.node.get_closest_marker("unhurried") is not None
+    return settings.model_copy(update={"jobs": UNHURRIED if is_unhurried else QUICK})
 
 
 def environment(settings: Settings, application: Path, **more: object) -> dict[str, str]:
@@ -387,7 +393,7 @@ async def fleet(
             database=DatabaseSettings(url=SecretStr(postgres.database_url(name))),
             valkey=ValkeySettings(url=SecretStr(valkey.url)),
             auth=AuthSettings(master_key=SecretStr(MASTER_KEY)),
-            jobs=QUICK,
+            jobs=UNHURRIED,
         )
         async with open_runtime(settings) as runtime:
             person = await make_person(runtime.database)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
-SEVERAL_LEASES = timedelta(seconds=3)
+SEVERAL_LEASES = timedelta(seconds=8)
 
 
 async def until_gone(raft: "Raft", pids: list[int]) -> None:

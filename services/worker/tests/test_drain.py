@@ -15,7 +15,7 @@ from jangada_queue.workers import flag_drain, is_empty, unflag_drain
 if TYPE_CHECKING:
     from services.worker.tests.conftest import Raft
 
-pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.unhurried]
 
 
 async def left_workers(raft: "Raft") -> int:

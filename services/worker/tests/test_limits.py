@@ -54,6 +54,7 @@ async def until_some_completed(raft: "Raft", kind: str, count: int) -> None:
     await raft.until(completed)
 
 
+@pytest.mark.unhurried
 async def test_a_limit_is_never_exceeded_in_a_storm(raft: "Raft") -> None:
     """Two queues, three dispatchers, two workers; one of each is killed, and Valkey is emptied.
 
@@ -131,6 +132,7 @@ async def test_a_rate_limit_holds_through_failover_and_a_flush(raft: "Raft") -> 
     assert 1 <= rows[0][0] <= 5
 
 
+@pytest.mark.unhurried
 async def test_jobs_over_a_rate_wait_without_being_published(raft: "Raft") -> None:
     await raft.worker(slots=8)
     await raft.dispatcher()

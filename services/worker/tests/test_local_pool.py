@@ -12,7 +12,7 @@ from jangada_queue.workers import WorkerReport
 if TYPE_CHECKING:
     from services.worker.tests.conftest import Raft
 
-pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.unhurried]
 
 FOLLOWING: dict[str, Any] = {"min_processes": 0, "start_within": "1s", "scale_down_after": "1s"}
 
