@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 
+from jangada.jobs.delivery.workers import bury
 from jangada.jobs.models import JobState
 from jangada.testing import PATIENCE
 
@@ -108,6 +109,20 @@ async def test_a_job_that_never_gives_the_interpreter_back_loses_its_process(
     assert [(error["code"], error["attempt"]) for error in row.errors] == [("job.crashed", 1)]
     log = fleet.programs[0].log.read_text()
     assert f"test.hog {job.id}" in log
+
+
+async def test_a_process_that_keeps_what_was_handed_on_is_replaced(raft: "Raft") -> None:
+    """It holds the interpreter, so it doesn't hear that it was declared dead."""
+    await raft.dispatcher()
+    worker = await raft.worker()
+    job = await raft.enqueue("test.hold-interpreter", seconds=600)
+    ((_, mute),) = await raft.until_started(job)
+    ((declared_dead,),) = await raft.execute("SELECT id FROM workers")
+    async with raft.runtime.database.direct() as connection:
+        await bury(connection, [declared_dead])
+    row = await raft.until_state(job)
+    assert (row.state, row.attempt, row.crashes) == (JobState.COMPLETED, 2, 1)
+    assert mute not in [child.pid for child in worker.children]
 
 
 async def freeze(raft: "Raft", worker: "Program") -> None:

@@ -1,5 +1,6 @@
 """One child process as its parent sees it."""
 
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ class Child:
         self.kinds: list[KindFacts] = []
         self.timeouts: dict[str, float] = {}
         self._heard_at = time.monotonic()
+        self._declared_dead_at = -math.inf
         self.running: list[RunningWork] = []
         self.claiming = 0
         self.drain = ""
@@ -57,6 +59,9 @@ class Child:
         return self.process.pid
 
     def identify(self, worker: UUID) -> None:
+        """Whoever had a name was declared dead under it, and what it runs was handed on."""
+        if self.worker is not None:
+            self._declared_dead_at = time.monotonic()
         self.worker = worker
         self._link.send(Identity(worker))
 
@@ -86,6 +91,12 @@ class Child:
     def silent_seconds(self) -> float:
         """Since it last said what runs, which it does twice a second while its loop turns."""
         return time.monotonic() - self._heard_at
+
+    @property
+    def deaf_seconds(self) -> float:
+        """Since it was declared dead, where it has said nothing since then; else 0."""
+        is_deaf = self._declared_dead_at > self._heard_at
+        return time.monotonic() - self._declared_dead_at if is_deaf else 0.0
 
     def kill(self) -> None:
         self.process.kill()

@@ -3,6 +3,9 @@
 Nobody in the process can: what would end the attempt needs a turn of the loop. The parent beats for
 it, so its jobs would never be handed on. Its neighbours start anew elsewhere; the one that did it
 is poison if it does so when it runs alone.
+
+A process that was declared dead, and is too busy to hear it, is ended as well: what it runs was
+handed on, and it would never start anything else.
 """
 
 import asyncio
@@ -42,8 +45,22 @@ class Watchdog:
             for child in tuple(self._children()):
                 # One that was stopped (SIGSTOP) is silent, too; it isn't beaten for.
                 is_mute = child.silent_seconds >= STUCK.total_seconds()
-                if is_mute and child.worker is not None and not is_stopped(child.pid):
+                if not is_mute or child.worker is None or is_stopped(child.pid):
+                    continue
+                if child.deaf_seconds >= STUCK.total_seconds():
+                    self._end_deaf(child)
+                else:
                     await self._look_at(child, child.worker)
+
+    @staticmethod
+    def _end_deaf(child: Child) -> None:
+        """PostgreSQL knows nothing of what it runs any more, and it doesn't hear that."""
+        log.error(
+            "a process that was declared dead doesn't hear it, its loop doesn't turn: it is killed",
+            pid=child.pid,
+            seconds=round(child.silent_seconds, 1),
+        )
+        child.kill()
 
     async def _look_at(self, child: Child, worker: UUID) -> None:
         try:
