@@ -71,7 +71,7 @@ def pace_of(changes: str, *, short: bool, seed: int) -> Pace:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--only", help="names of scenarios, with commas between")
-    parser.add_argument("--short", action="store_true", help="leases below a second")
+    parser.add_argument("--short", action="store_true", help="leases of two seconds")
     parser.add_argument("--columns", help="words of columns' names, with commas between")
     parser.add_argument("--pace", default="", help="fields of the pace: lease=5,kills=100")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))

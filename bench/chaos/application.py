@@ -40,7 +40,7 @@ def make_broker(kind: str, url: str, options: "dict[str, Any]") -> AsyncBroker:
 
 
 class Refusing(TaskiqMiddleware):
-    """Raises before a job for as long as a file is there."""
+    """Raises before a job once, where a file is there, which it removes."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()

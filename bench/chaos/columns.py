@@ -11,7 +11,7 @@ LEASED: Final = "jangada_queue.taskiq"
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long things take; a short form has leases below a second. All in seconds."""
+    """How long things take; a short form has leases of two seconds. All in seconds."""
 
     lease: float = 10.0
     renew_every: float = 3.0

@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 RARE_BEATS = JobsSettings(beat_interval=timedelta(minutes=5), worker_timeout=timedelta(minutes=15))
-UNHURRIED = JobsSettings(
-    beat_interval=timedelta(milliseconds=500),
-    worker_timeout=timedelta(seconds=6),
-    sweep_interval=timedelta(milliseconds=100),
-)
 
 
 @pytest.fixture
@@ -180,19 +175,18 @@ async def freeze_the_beat(raft: "Raft") -> int:
     return frozen
 
 
+@pytest.mark.unhurried
 async def test_a_connection_that_dies_without_a_word_costs_a_beat_at_most(
     raft: "Raft", gate: str
 ) -> None:
     """As behind a firewall that forgot it: nothing is refused, nothing is answered."""
-    raft.settings = raft.settings.model_copy(update={"jobs": UNHURRIED})
-    raft.runtime = replace(raft.runtime, settings=raft.settings)
     await raft.dispatcher()
     await raft.worker()
     job = await raft.enqueue("test.effect", gate=gate)
     await raft.until_started(job)
     frozen = await freeze_the_beat(raft)
     try:
-        await raft.until_idle_for(UNHURRIED.worker_timeout * 1.5)
+        await raft.until_idle_for(raft.settings.jobs.worker_timeout * 1.5)
         await raft.open_gate(gate)
         row = await raft.until_state(job)
     finally:

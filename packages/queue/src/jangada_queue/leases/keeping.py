@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from jangada_queue.leases.keeper import LAST_WORDS, LENGTH_BYTES, LONGEST_LINE, News, Plan, Said
+from jangada_queue.leases.keeper import LENGTH_BYTES, LONGEST_LINE, News, Plan, Said
 from jangada_queue.patience import Pauses, wait_at_most
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 NEWS_EVERY: Final = 0.5
 """How often the helper is told how the worker is, in seconds."""
 
-GOODBYE: Final = LAST_WORDS + 1
-"""How long the helper may take to end once the worker has said its last word, in seconds."""
+GOODBYE: Final = 4.0
+"""How long the helper may take to end once the worker has said its last word, in seconds.
+
+taskiq gives the whole shutdown of a broker five by default.
+"""
 
 
 class UnsharedOption(TypeError):
