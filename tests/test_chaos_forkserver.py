@@ -104,6 +104,7 @@ def test_what_python_must_know_before_it_starts_is_really_started(
 ) -> None:
     assert told(forks.start, programs, LD_BIND_NOW="1")[0] is Child
     assert told(forks.start, programs, PYTHONUTF8="1")[0] is Child
+    assert told(forks.start, programs, PYTHONUTF8="")[0] is Forked
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

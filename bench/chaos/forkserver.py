@@ -144,10 +144,11 @@ def is_forkable(command: Command) -> bool:
 
 
 def told_before(environ: Mapping[str, str]) -> dict[str, str]:
+    """To linker and Python an empty variable is as one that isn't set."""
     return {
         name: value
         for name, value in environ.items()
-        if name.startswith(TOLD_BEFORE) and name != FOLDERS
+        if value and name.startswith(TOLD_BEFORE) and name != FOLDERS
     }
 
 

@@ -19,6 +19,7 @@ from jangada.jobs.delivery.connection import (
     LONGEST_IDLE,
     Connection,
     DirectConnection,
+    Manner,
     indexed_scope,
 )
 from jangada.postgres_errors import DatabaseBusy, DatabaseUnavailable
@@ -43,6 +44,31 @@ async def test_one_connection_serves_until_it_is_lost(database: Database) -> Non
     with pytest.raises(DatabaseUnavailable):
         await direct.run(backend)
     assert await direct.run(backend) != first
+    await direct.close()
+
+
+MANNERLY = """
+    SELECT current_setting('jangada.scope'),
+        current_setting('idle_in_transaction_session_timeout'),
+        current_setting('enable_seqscan'),
+        current_setting('enable_sort'),
+        current_setting('enable_hashjoin')
+"""
+
+
+@pytest.mark.parametrize(
+    ("manner", "sort", "hashjoin"), [(Manner.INDEXED, "off", "on"), (Manner.PROBING, "on", "off")]
+)
+async def test_its_session_has_scope_and_manner_without_a_transaction(
+    database: Database, manner: Manner, sort: str, hashjoin: str
+) -> None:
+    direct = DirectConnection(database, deadline=DEADLINE, manner=manner)
+
+    async def settings(connection: Connection) -> object:
+        return await (await connection.execute(MANNERLY)).fetchone()
+
+    idle = f"{LONGEST_IDLE.seconds}s"
+    assert await direct.run(settings) == ("system", idle, "off", sort, hashjoin)
     await direct.close()
 
 
