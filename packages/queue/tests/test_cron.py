@@ -162,7 +162,7 @@ def skipped(cron: Cron, after: datetime, until: datetime) -> datetime | None:
     return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(EXPRESSIONS, ZONES, MOMENTS)
 def test_fires_only_grow_match_and_leave_none_out(
     expression: str, zone: str, after: datetime

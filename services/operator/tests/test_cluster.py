@@ -178,7 +178,7 @@ ORDERS = st.tuples(
 JOBS = st.lists(st.tuples(st.floats(0, 30), st.floats(0.1, 60)), max_size=40)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(jobs=JOBS, orders=st.lists(ORDERS, max_size=40), slots=st.integers(1, 3))
 def test_whatever_is_ordered_each_job_starts_once_or_was_interrupted(
     jobs: list[tuple[float, float]], orders: list[tuple[str, int]], slots: int

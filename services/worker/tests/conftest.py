@@ -51,9 +51,9 @@ PATIENCE = 60.0
 QUICK = JobsSettings(
     beat_interval=timedelta(milliseconds=200),
     worker_timeout=timedelta(seconds=1),
-    sweep_interval=timedelta(milliseconds=100),
+    sweep_interval=timedelta(milliseconds=250),
     message_lease=timedelta(seconds=1),
-    idle_poll=timedelta(milliseconds=50),
+    idle_poll=timedelta(milliseconds=200),
     window_ahead=timedelta(milliseconds=1),
 )
 
