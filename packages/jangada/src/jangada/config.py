@@ -213,6 +213,13 @@ class StorageSettings(Section):
         ge=1,
         description="Uploads that one tenant may have under way at once, over all API processes.",
     )
+    max_uploads_per_process: int = Field(
+        16,
+        ge=1,
+        description="Uploads that one API process receives at once, of all tenants; more are "
+        "answered 503 before a byte is read. While it lasts each takes up to 30 MiB of memory "
+        "where files lie in an object store, and 3 MiB in a folder.",
+    )
     chunk_timeout: Duration = Field(
         timedelta(seconds=30),
         description="An upload that sends nothing for so long is ended, as is one that the API has "

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -54,6 +55,7 @@ class Runtime:
     clock: Clock
     cursors: CursorSigner
     mailer: Mailer
+    upload_places: threading.BoundedSemaphore
 
 
 def master_key(settings: Settings) -> bytes:
@@ -115,4 +117,5 @@ async def open_runtime(
         stack.push_async_callback(valkey.aclose)
         queue = QueueClient(valkey, deadline=settings.valkey.command_timeout)
         database.notify = partial(_tell, queue)
-        yield Runtime(settings, database, valkey, queue, clock, cursors, mailer)
+        places = threading.BoundedSemaphore(settings.storage.max_uploads_per_process)
+        yield Runtime(settings, database, valkey, queue, clock, cursors, mailer, places)

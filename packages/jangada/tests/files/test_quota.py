@@ -14,7 +14,12 @@ from sqlalchemy import text, update
 from jangada.config import Settings
 from jangada.db import Database
 from jangada.files import service
-from jangada.files.errors import FileTooLarge, StorageQuotaExceeded, TooManyUploads
+from jangada.files.errors import (
+    FileTooLarge,
+    StorageQuotaExceeded,
+    TooManyUploads,
+    UploadsBusy,
+)
 from jangada.files.models import File
 from jangada.files.schemas import Label
 from jangada.files.uploads import receive, sweep_uploads
@@ -191,6 +196,25 @@ async def test_another_tenants_uploads_do_not_count(
         await upload(runtime, other.tenant_id, Sent())
         with pytest.raises(TooManyUploads):
             await upload(runtime, person.tenant_id, Sent())
+
+
+async def test_a_process_receives_a_bounded_number_of_all_tenants(
+    settings: Settings, person: Person, database: Database
+) -> None:
+    """Each takes memory. Who is refused was asked for nothing, and the place is free afterwards."""
+    other = await make_person(database, "Rui")
+    refused = Sent()
+    few = limited(settings, max_uploads_per_process=1, max_upload_bytes=1024)
+    async with open_runtime(few) as runtime:
+        async with receive(runtime, person.tenant_id, Sent()):
+            with pytest.raises(UploadsBusy) as busy:
+                await upload(runtime, other.tenant_id, refused)
+        assert busy.value.retry_after
+        assert refused.asked == []
+        with pytest.raises(FileTooLarge):
+            await upload(runtime, other.tenant_id, Sent(announced_bytes=1025))
+        assert (await upload(runtime, other.tenant_id, Sent())).tenant_id == other.tenant_id
+        assert [state for state, _ in await rows(runtime)] == ["stored"]
 
 
 async def test_a_dead_uploader_neither_blocks_nor_keeps_room(

@@ -42,6 +42,7 @@ from jangada.files.errors import (
     StorageQuotaExceeded,
     StorageUnavailable,
     TooManyUploads,
+    UploadsBusy,
 )
 from jangada.files.schemas import Incoming
 from jangada.files.uploads import receive
@@ -231,6 +232,7 @@ def read_preview(found: Preview) -> PreviewOut:
         FileTooLarge,
         StorageQuotaExceeded,
         TooManyUploads,
+        UploadsBusy,
         StorageUnavailable,
     ),
 )

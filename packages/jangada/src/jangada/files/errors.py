@@ -27,6 +27,12 @@ class TooManyUploads(RateLimited):
     code = "file.too_many_uploads"
 
 
+class UploadsBusy(Unavailable):
+    """The process receives as many uploads as it has memory for; try again in a moment."""
+
+    code = "file.uploads_busy"
+
+
 class UploadLost(Unavailable):
     """The upload's lease ran out, and with it the row and the blob; uploading again helps."""
 

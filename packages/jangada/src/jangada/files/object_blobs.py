@@ -22,7 +22,9 @@ from jangada.telemetry import get_logger
 
 log = get_logger(__name__)
 
-PART_BYTES: Final = 8 * MEBIBYTE  # S3 takes 10,000 parts of at least 5 MiB
+PART_BYTES: Final = 5 * MEBIBYTE
+"""The least that S3 takes; it takes 10,000 of them, which is 48 GiB."""
+READ_BYTES: Final = MEBIBYTE
 PARALLEL_PARTS: Final = 2
 REQUEST_TIMEOUT: Final = timedelta(seconds=30)
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
@@ -43,6 +45,7 @@ class ObjectBlobs:
         try:
             async for part in _parts(body):
                 await upload.send(part)
+                del part  # or it would stay for as long as the next one is collected
             return await upload.complete()
         except BaseException:
             await asyncio.shield(upload.abort())
@@ -51,14 +54,39 @@ class ObjectBlobs:
     async def open(
         self, key: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
-        """One bounded request per chunk: none stays open while the reader takes its time."""
+        """One bounded request per chunk, the next of which is fetched while one is used.
+
+        So no request stays open while the reader takes its time, and a reader waits for none.
+        """
         size = await self._size(checked_key(key))
         end = size if end is None else min(end, size)
-        while start < end:
-            stop = min(end, start + PART_BYTES)
-            chunk = obstore.get_range_async(self._store, key, start=start, end=stop)
-            yield bytes(await _found(chunk))
-            start = stop
+        ahead = self._fetch(key, start, end)
+        try:
+            while start < end:
+                chunk = await ahead
+                start += READ_BYTES
+                ahead = self._fetch(key, start, end)
+                yield chunk
+                del chunk
+        finally:
+            ahead.cancel()
+
+    def _fetch(self, key: str, start: int, end: int) -> Future[bytes]:
+        """Begin to fetch the chunk at `start`; nothing is asked for where that is the end."""
+
+        async def fetched() -> bytes:
+            stop = min(end, start + READ_BYTES)
+            return bytes(
+                await _found(obstore.get_range_async(self._store, key, start=start, end=stop))
+            )
+
+        if start >= end:
+            nothing: Future[bytes] = asyncio.get_running_loop().create_future()
+            return nothing
+        fetching = asyncio.create_task(fetched())
+        # Nobody may come for it, and what went wrong is said to who does.
+        fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return fetching
 
     async def _size(self, key: str) -> int:
         return (await _found(obstore.head_async(self._store, key)))["size"]
@@ -84,16 +112,20 @@ class _Upload:
         self._size = 0
 
     async def send(self, part: bytes) -> None:
+        """Hold the first part, for it may be the only one; from the second on all go at once."""
         self._size += len(part)
-        if self._held is not None:
-            await self._stream(self._held)
-        self._held = part
+        if self._size == len(part):
+            self._held = part
+            return
+        if self._task is None:
+            held, self._held = self._held, None
+            await self._stream(held)
+        await self._stream(part)
 
     async def complete(self) -> int:
         if self._task is None:
             await _ask(obstore.put_async(self._store, self._key, self._held or b""))
         else:
-            await self._stream(self._held)
             await self._stream(None)
             await _ask(self._task)
         return self._size
@@ -137,6 +169,7 @@ class _Upload:
             if isinstance(part, BaseException):
                 raise part
             yield part
+            del part
 
 
 class UploadAborted(Exception):
@@ -145,7 +178,14 @@ class UploadAborted(Exception):
 
 async def _parts(body: AsyncIterable[Buffer]) -> AsyncIterator[bytes]:
     async for batch in batches(body, PART_BYTES):
-        yield b"".join(batch)
+        yield _joined(batch)
+
+
+def _joined(batch: list[Buffer]) -> bytes:
+    """One piece. The batch is empty afterwards: its chunks would stay while the part is sent."""
+    part = b"".join(batch)
+    batch.clear()
+    return part
 
 
 async def _found[T](call: Awaitable[T]) -> T:

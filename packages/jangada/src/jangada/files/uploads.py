@@ -1,7 +1,8 @@
 """Receiving a file: from the first byte to the row in the caller's transaction, or to nothing.
 
 Guarantees
-- The quota is checked, and an upload reserved, before the first byte is asked for.
+- The quota is checked, and an upload reserved, before the first byte is asked for. A process
+  receives a bounded number at once, for each takes memory.
 - Whatever ends the block without the file's row committed (an error of the sender or of the store,
   a transaction that fails, cancellation) leaves neither row nor content. What cannot be cleared
   up at once, because this process is killed or the database is away, `sweep_uploads` removes as
@@ -10,8 +11,8 @@ Guarantees
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Buffer
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Buffer, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -23,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from jangada.errors import Unavailable
 from jangada.files import service
 from jangada.files.blobs import BlobStore, open_blobs
-from jangada.files.errors import StorageUnavailable, UploadLost
+from jangada.files.errors import StorageUnavailable, UploadLost, UploadsBusy
 from jangada.files.models import DeletedBlob, File, is_abandoned
 from jangada.files.schemas import Incoming, Label
 from jangada.runtime import Runtime
@@ -34,6 +35,7 @@ log = get_logger(__name__)
 LEASE: Final = timedelta(seconds=30)
 RENEWALS_PER_LEASE: Final = 3
 ABORT_DEADLINE: Final = timedelta(seconds=10)
+BUSY_RETRY_AFTER: Final = timedelta(seconds=5)
 SWEPT_AT_ONCE: Final = 200
 SWEEP_EVERY: Final = timedelta(seconds=30)
 
@@ -69,21 +71,36 @@ async def receive(
             async with runtime.database.transaction(tenant_id) as session:
                 file = await received.finish(session)
 
-    Raises the errors of `begin_upload` before anything is read, `StorageUnavailable`, `UploadLost`
-    and whatever the sender's side raises.
+    Raises `UploadsBusy` and the errors of `begin_upload` before anything is read,
+    `StorageUnavailable`, `UploadLost` and whatever the sender's side raises.
     """
-    under_way = await _begin(runtime, tenant_id, incoming, created_by=created_by, lease=lease)
-    renewing = asyncio.create_task(under_way.renew_forever())
-    is_kept = False
+    with _place(runtime):
+        under_way = await _begin(runtime, tenant_id, incoming, created_by=created_by, lease=lease)
+        renewing = asyncio.create_task(under_way.renew_forever())
+        is_kept = False
+        try:
+            size = await under_way.blobs.put(under_way.row.blob_key, under_way.metered(incoming))
+            received = Received(under_way.row, size, incoming.label)
+            yield received
+            is_kept = received.is_finished
+        finally:
+            await _end(renewing)
+            if not is_kept:
+                await asyncio.shield(under_way.abort())
+
+
+@contextmanager
+def _place(runtime: Runtime) -> Iterator[None]:
+    """One of the uploads that this process may receive at once. Raises `UploadsBusy`."""
+    if not runtime.upload_places.acquire(blocking=False):
+        raise UploadsBusy(
+            "Too many files are being received at once; try again in a moment.",
+            retry_after=BUSY_RETRY_AFTER,
+        )
     try:
-        size = await under_way.blobs.put(under_way.row.blob_key, under_way.metered(incoming))
-        received = Received(under_way.row, size, incoming.label)
-        yield received
-        is_kept = received.is_finished
+        yield
     finally:
-        await _end(renewing)
-        if not is_kept:
-            await asyncio.shield(under_way.abort())
+        runtime.upload_places.release()
 
 
 @dataclass(slots=True)
