@@ -14,8 +14,8 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel
 from sqlalchemy import insert, select, text
+from toolchain import ROOT
 
-from jangada.config import Settings
 from jangada.db import Database, new_id
 from jangada.jobs.delivery.kinds import KindFacts
 from jangada.jobs.delivery.workers import NewWorker, register
@@ -24,7 +24,6 @@ from jangada.runtime import Runtime
 from jangada.telemetry import get_logger
 from jangada.tenants.models import User
 from jangada.testing import Person
-from jangada_api.app import create_app
 from jangada_api.deps import RuntimeDep, SessionDep
 from jangada_api.testing import LogLines, SignIn, work
 
@@ -55,7 +54,7 @@ BODY: dict[str, Any] = {
 
 SUCCESS = {
     (method.upper(), path): next(int(status) for status in operation["responses"])
-    for path, item in create_app(Settings.model_construct()).openapi()["paths"].items()
+    for path, item in json.loads((ROOT / "docs/openapi.json").read_text("utf-8"))["paths"].items()
     for method, operation in item.items()
 }
 OPERATIONS = list(SUCCESS)
