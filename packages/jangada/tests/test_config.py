@@ -428,3 +428,12 @@ def test_an_expected_error_is_a_line_and_an_exit_code(program: Program, planted:
     away = program("sorry", "--away")
     assert away.code == 69
     assert away.err.startswith("jangada: Away. (ConnectionError: [Errno 111]")
+
+
+def test_a_file_fits_into_the_parts_of_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    setenv(monkeypatch, STORAGE__MAX_UPLOAD_BYTES="52428800001", STORAGE__URL="file:///srv/files")
+    assert load_settings().storage.max_upload_bytes == 52_428_800_001
+    setenv(monkeypatch, STORAGE__URL="s3://bucket")
+    assert "must be at most 52428800000 in an object store" in str(refusal())
+    setenv(monkeypatch, STORAGE__MAX_UPLOAD_BYTES="52428800000")
+    assert load_settings().storage.max_upload_bytes == 52_428_800_000

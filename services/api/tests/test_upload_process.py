@@ -62,6 +62,7 @@ async def server(
         "JANGADA_VALKEY__URL": settings.valkey.url.get_secret_value(),
         "JANGADA_AUTH__MASTER_KEY": MASTER_KEY,
         "JANGADA_STORAGE__URL": settings.storage.url,
+        "JANGADA_STORAGE__MAX_UPLOADS_PER_PROCESS": "2",
         "JANGADA_TELEMETRY__LOG_FORMAT": "json",
         "PYTHONPATH": str(Path(__file__).parent),
     }
@@ -134,6 +135,20 @@ async def test_who_is_signed_in_is_told_to_continue(server: Server) -> None:
         )
         writer.write(b"a\nb")
         assert b"201 Created" in await asyncio.wait_for(reader.read(), 30)
+
+
+async def test_who_finds_no_place_is_not_told_to_continue(server: Server) -> None:
+    head = (
+        *(server.authorization, "Content-Type: text/csv", "Content-Length: 1000000"),
+        "Expect: 100-continue",
+    )
+    async with server.request(*head) as (first, _), server.request(*head) as (second, _):
+        for reader in (first, second):
+            assert b" 100 " in await asyncio.wait_for(reader.readline(), 30)
+        async with server.request(*head) as (refused, _):
+            answer = await asyncio.wait_for(refused.readuntil(b"\r\n\r\n"), 30)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: 5\r\n" in answer
 
 
 async def test_a_client_that_is_killed_leaves_nothing(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Literal, override
+from typing import Annotated, Final, Literal, override
 
 from pydantic import (
     BeforeValidator,
@@ -186,6 +186,10 @@ class ApiSettings(Section):
     )
 
 
+MOST_IN_OBJECT_STORE: Final = 10_000 * 5 * 2**20
+"""S3 takes a file in 10,000 parts; ours have 5 MiB."""
+
+
 class StorageSettings(Section):
     """Where files lie, and how much of them a tenant may store."""
 
@@ -203,7 +207,8 @@ class StorageSettings(Section):
     max_upload_bytes: int = Field(
         1_073_741_824,
         ge=1024,
-        description="Largest upload; a longer one is ended with 413 while it streams.",
+        description="Largest upload; a longer one is ended with 413 while it streams. In an object "
+        "store at most 52428800000, which is 10,000 parts of 5 MiB.",
     )
     max_stored_bytes_per_tenant: int = Field(
         10_737_418_240, ge=1024, description="Bytes that one tenant may store in all."
@@ -217,7 +222,7 @@ class StorageSettings(Section):
         16,
         ge=1,
         description="Uploads that one API process receives at once, of all tenants; more are "
-        "answered 503 before a byte is read. While it lasts each takes up to 30 MiB of memory "
+        "answered 503 before a byte is read. While it lasts each takes up to 35 MiB of memory "
         "where files lie in an object store, and 3 MiB in a folder.",
     )
     chunk_timeout: Duration = Field(
@@ -225,6 +230,14 @@ class StorageSettings(Section):
         description="An upload that sends nothing for so long is ended, as is one that the API has "
         "waited for longer than this and what 8 KiB a second would take.",
     )
+
+    @field_validator("max_upload_bytes")
+    @classmethod
+    def _fits_into_parts(cls, value: int, info: ValidationInfo) -> int:
+        is_folder = str(info.data.get("url", "")).startswith("file://")
+        if value > MOST_IN_OBJECT_STORE and not is_folder:
+            raise ValueError(f"must be at most {MOST_IN_OBJECT_STORE} in an object store")
+        return value
 
 
 class MailSettings(Section):

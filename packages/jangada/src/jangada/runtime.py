@@ -2,14 +2,14 @@
 
 import hashlib
 import hmac
-import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Protocol
+from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -55,7 +55,8 @@ class Runtime:
     clock: Clock
     cursors: CursorSigner
     mailer: Mailer
-    upload_places: threading.BoundedSemaphore
+    uploads: Counter[UUID]
+    """How many this process receives at the moment, by tenant."""
 
 
 def master_key(settings: Settings) -> bytes:
@@ -117,5 +118,4 @@ async def open_runtime(
         stack.push_async_callback(valkey.aclose)
         queue = QueueClient(valkey, deadline=settings.valkey.command_timeout)
         database.notify = partial(_tell, queue)
-        places = threading.BoundedSemaphore(settings.storage.max_uploads_per_process)
-        yield Runtime(settings, database, valkey, queue, clock, cursors, mailer, places)
+        yield Runtime(settings, database, valkey, queue, clock, cursors, mailer, Counter())

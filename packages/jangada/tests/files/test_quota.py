@@ -25,7 +25,7 @@ from jangada.files.schemas import Label
 from jangada.files.uploads import receive, sweep_uploads
 from jangada.runtime import Runtime, open_runtime
 from jangada.tenants.models import Tenant
-from jangada.testing import Person, make_person
+from jangada.testing import Person, eventually, make_person
 
 pytestmark = pytest.mark.anyio
 
@@ -215,6 +215,28 @@ async def test_a_process_receives_a_bounded_number_of_all_tenants(
             await upload(runtime, other.tenant_id, Sent(announced_bytes=1025))
         assert (await upload(runtime, other.tenant_id, Sent())).tenant_id == other.tenant_id
         assert [state for state, _ in await rows(runtime)] == ["stored"]
+
+
+async def test_a_tenant_whose_requests_wait_takes_no_place_of_others(
+    settings: Settings, person: Person, database: Database
+) -> None:
+    """Until they are refused each would hold one, for as long as the quota's row is locked."""
+    other = await make_person(database, "Rui")
+    few = limited(settings, max_uploads_per_process=3, max_uploads_per_tenant=2)
+    async with open_runtime(few) as runtime:
+        async with database.transaction(person.tenant_id) as session:
+            await session.execute(update(Tenant).values(name=Tenant.name))
+            waiting = [
+                asyncio.create_task(upload(runtime, person.tenant_id, Sent())) for _ in range(2)
+            ]
+            await eventually(lambda: runtime.uploads[person.tenant_id] == 2)
+            for _ in range(5):
+                with pytest.raises(TooManyUploads):
+                    await upload(runtime, person.tenant_id, Sent())
+            assert (await upload(runtime, other.tenant_id, Sent())).tenant_id == other.tenant_id
+            assert not any(task.done() for task in waiting)
+        assert len(await asyncio.gather(*waiting)) == 2
+        assert runtime.uploads == {}
 
 
 async def test_a_dead_uploader_neither_blocks_nor_keeps_room(

@@ -23,7 +23,7 @@ from jangada.telemetry import get_logger
 log = get_logger(__name__)
 
 PART_BYTES: Final = 5 * MEBIBYTE
-"""The least that S3 takes; it takes 10,000 of them, which is 48 GiB."""
+"""The least that S3 takes; it takes 10,000 of them (`config.MOST_IN_OBJECT_STORE`)."""
 READ_BYTES: Final = MEBIBYTE
 PARALLEL_PARTS: Final = 2
 REQUEST_TIMEOUT: Final = timedelta(seconds=30)
@@ -114,7 +114,7 @@ class _Upload:
     async def send(self, part: bytes) -> None:
         """Hold the first part, for it may be the only one; from the second on all go at once."""
         self._size += len(part)
-        if self._size == len(part):
+        if self._held is None and self._task is None:
             self._held = part
             return
         if self._task is None:
@@ -124,10 +124,14 @@ class _Upload:
 
     async def complete(self) -> int:
         if self._task is None:
-            await _ask(obstore.put_async(self._store, self._key, self._held or b""))
+            self._task = asyncio.ensure_future(
+                obstore.put_async(self._store, self._key, self._held or b"")
+            )
         else:
             await self._stream(None)
-            await _ask(self._task)
+        # Waited for from outside: who cancels us would cancel it, and nobody would clear up.
+        await asyncio.wait({self._task})
+        await _ask(self._task)
         return self._size
 
     async def abort(self) -> None:
@@ -137,9 +141,11 @@ class _Upload:
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait(UploadAborted())
-        with suppress(UploadAborted, StorageUnavailable, TimeoutError):
+        with suppress(UploadAborted, BlobNotFound, StorageUnavailable, TimeoutError):
             async with asyncio.timeout(ABORT_DEADLINE.total_seconds()):
                 await _ask(self._task)
+                # It was complete before it could be ended.
+                await _found(obstore.delete_async(self._store, self._key))
 
     async def _stream(self, part: bytes | None) -> None:
         """Hand a part over, or raise what has ended the upload meanwhile."""

@@ -32,6 +32,7 @@ from jangada.files.schemas import Label
 from jangada.tenants.models import Tenant
 
 RESERVED_AHEAD: Final = 64 * MEBIBYTE
+RETRY_AFTER: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,7 @@ async def begin_upload(
     )
     usage = await measure_usage(session, tenant_id)
     if usage.uploads >= limits.max_uploads_per_tenant:
-        raise TooManyUploads(
-            f"{usage.uploads} uploads are under way, and no more may be at once.",
-            retry_after=timedelta(seconds=5),
-        )
+        raise too_many_uploads(usage.uploads)
     upload = File(
         tenant_id=tenant_id,
         id=new_id(),
@@ -90,6 +88,12 @@ async def begin_upload(
     )
     upload.blob_key = f"{tenant_id}/{upload.id}"
     return await crud.insert(session, upload)
+
+
+def too_many_uploads(under_way: int) -> TooManyUploads:
+    return TooManyUploads(
+        f"{under_way} uploads are under way, and no more may be at once.", retry_after=RETRY_AFTER
+    )
 
 
 async def extend_upload(

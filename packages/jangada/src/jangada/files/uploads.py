@@ -35,7 +35,6 @@ log = get_logger(__name__)
 LEASE: Final = timedelta(seconds=30)
 RENEWALS_PER_LEASE: Final = 3
 ABORT_DEADLINE: Final = timedelta(seconds=10)
-BUSY_RETRY_AFTER: Final = timedelta(seconds=5)
 SWEPT_AT_ONCE: Final = 200
 SWEEP_EVERY: Final = timedelta(seconds=30)
 
@@ -71,10 +70,11 @@ async def receive(
             async with runtime.database.transaction(tenant_id) as session:
                 file = await received.finish(session)
 
-    Raises `UploadsBusy` and the errors of `begin_upload` before anything is read,
-    `StorageUnavailable`, `UploadLost` and whatever the sender's side raises.
+    Raises `TooManyUploads` and `UploadsBusy` before anything is asked for, the errors of
+    `begin_upload` before anything is read, `StorageUnavailable`, `UploadLost` and whatever the
+    sender's side raises.
     """
-    with _place(runtime):
+    with _place(runtime, tenant_id):
         under_way = await _begin(runtime, tenant_id, incoming, created_by=created_by, lease=lease)
         renewing = asyncio.create_task(under_way.renew_forever())
         is_kept = False
@@ -84,23 +84,34 @@ async def receive(
             yield received
             is_kept = received.is_finished
         finally:
-            await _end(renewing)
-            if not is_kept:
-                await asyncio.shield(under_way.abort())
+            try:
+                await _end(renewing)
+            finally:
+                if not is_kept:
+                    await asyncio.shield(under_way.abort())
 
 
 @contextmanager
-def _place(runtime: Runtime) -> Iterator[None]:
-    """One of the uploads that this process may receive at once. Raises `UploadsBusy`."""
-    if not runtime.upload_places.acquire(blocking=False):
+def _place(runtime: Runtime, tenant_id: UUID) -> Iterator[None]:
+    """One of the uploads that this process receives at once, of which a tenant has its own at most.
+
+    Without that, a tenant whose requests wait to be refused would take all places from the others.
+    """
+    limits, places = runtime.settings.storage, runtime.uploads
+    if places[tenant_id] >= limits.max_uploads_per_tenant:
+        raise service.too_many_uploads(places[tenant_id])
+    if places.total() >= limits.max_uploads_per_process:
         raise UploadsBusy(
             "Too many files are being received at once; try again in a moment.",
-            retry_after=BUSY_RETRY_AFTER,
+            retry_after=service.RETRY_AFTER,
         )
+    places[tenant_id] += 1
     try:
         yield
     finally:
-        runtime.upload_places.release()
+        places[tenant_id] -= 1
+        if not places[tenant_id]:
+            del places[tenant_id]
 
 
 @dataclass(slots=True)
