@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import AuthenticationError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -44,6 +45,8 @@ def _cause_of(error: BaseException, url: str) -> str:
             return "its name isn't known"
         if isinstance(each, OSError) and each.errno:
             return os.strerror(each.errno).lower()
+    if any(isinstance(each, MasterNotFoundError) for each in chain):
+        return "no sentinel of it answers, or none knows the master"
     if any(isinstance(each, (TimeoutError, RedisTimeoutError)) for each in chain):
         return "nothing came in time"
     return _scrubbed(str(error.__cause__ or error).removesuffix("."), url)
