@@ -136,14 +136,14 @@ async def test_why_a_server_is_absent_is_said_without_its_password(nobody: str) 
     sentinels = await look_of(f"redis+sentinel://user:secret@{nobody}/main")
     assert sentinels.trouble in {
         f"{nobody} doesn't answer: connection refused.",
-        f"{nobody} doesn't answer: no sentinel of it answers, or none knows the master.",
+        f"{nobody} doesn't answer: no sentinel answers, or none knows the master.",
     }
 
 
 def test_a_master_that_no_sentinel_knows_is_said_in_words() -> None:
     error = MasterNotFoundError("No master found for 'main' : <redis.asyncio.client.Redis(<…>)>")
     text = why_absent(error, "redis+sentinel://user:secret@valkey:26379/main")
-    assert text.endswith("doesn't answer: no sentinel of it answers, or none knows the master.")
+    assert text.endswith("doesn't answer: no sentinel answers, or none knows the master.")
 
 
 async def test_a_socket_that_is_not_there_is_told() -> None:

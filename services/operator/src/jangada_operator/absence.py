@@ -46,7 +46,7 @@ def _cause_of(error: BaseException, url: str) -> str:
         if isinstance(each, OSError) and each.errno:
             return os.strerror(each.errno).lower()
     if any(isinstance(each, MasterNotFoundError) for each in chain):
-        return "no sentinel of it answers, or none knows the master"
+        return "no sentinel answers, or none knows the master"
     if any(isinstance(each, (TimeoutError, RedisTimeoutError)) for each in chain):
         return "nothing came in time"
     return _scrubbed(str(error.__cause__ or error).removesuffix("."), url)

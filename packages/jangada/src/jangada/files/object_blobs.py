@@ -56,7 +56,8 @@ class ObjectBlobs:
     ) -> AsyncIterator[bytes]:
         """One bounded request per chunk, the next of which is fetched while one is used.
 
-        So no request stays open while the reader takes its time, and a reader waits for none.
+        So no request stays open while the reader takes its time, and who uses a chunk for as long
+        as a request takes waits for the first one only.
         """
         size = await self._size(checked_key(key))
         end = size if end is None else min(end, size)
