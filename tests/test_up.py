@@ -331,8 +331,9 @@ def ordinary_user() -> list[str]:
         pytest.skip("setpriv (util-linux) is missing: the ordinary user is NOT tested")
     account = pwd.getpwnam("nobody")
     reading = "+dac_read_search"
+    fully = "--securebits=+no_setuid_fixup"  # access(2) reckons with it, too
     ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-    return [setpriv, *ids, f"--inh-caps={reading}", f"--ambient-caps={reading}"]
+    return [setpriv, *ids, f"--inh-caps={reading}", f"--ambient-caps={reading}", fully]
 
 
 def test_an_ordinary_user_runs_it_too(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from jangada.local.binaries import postgres_program
 from jangada.local.credentials import candidates, choose
 from jangada.local.errors import FolderUnusable, PrivilegesUnsuitable
 from jangada.local.postgres import EmbeddedPostgres
-from jangada.local.process import OWN
+from jangada.local.process import OWN, Command, plain_environ, run
 
 RUNNER = Path(__file__).with_name("local_runner.py")
 
@@ -44,8 +45,9 @@ def as_ordinary_user(argv: list[str]) -> list[str]:
     if setpriv is None:
         pytest.skip("setpriv (util-linux) is missing: the ordinary user is NOT tested")
     reading = "+dac_read_search"
+    fully = "--securebits=+no_setuid_fixup"  # access(2) reckons with it, too
     options = [f"--reuid={nobody().pw_uid}", f"--regid={nobody().pw_gid}", "--clear-groups"]
-    return [setpriv, *options, f"--inh-caps={reading}", f"--ambient-caps={reading}", *argv]
+    return [setpriv, *options, f"--inh-caps={reading}", f"--ambient-caps={reading}", fully, *argv]
 
 
 def nobody() -> pwd.struct_passwd:
@@ -77,7 +79,15 @@ def test_servers_run_as_an_ordinary_user(tmp_path: Path) -> None:
     assert {path.stat().st_uid for path in folder.rglob("*")} == {nobody().pw_uid}
 
 
+@pytest.fixture
+def namespaces(tmp_path: Path) -> None:
+    """In a container or a chroot there may be none."""
+    if choose(postgres_program("initdb"), tmp_path).kind != "namespace":
+        pytest.skip("user namespaces are forbidden here: the way with them is NOT tested")
+
+
 @as_root
+@pytest.mark.usefixtures("namespaces")
 def test_below_root_postgresql_has_none_of_its_powers(tmp_path: Path) -> None:
     with EmbeddedPostgres(tmp_path / "pg", durable=False) as server:
         status = Path(f"/proc/{server.child.pid}/status").read_text()
@@ -107,6 +117,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 @as_root
+@pytest.mark.usefixtures("namespaces")
 def test_without_namespaces_postgresql_runs_as_another_account(tmp_path: Path) -> None:
     """Nothing but the cluster changes its owner, and it changes back when namespaces are there."""
     runner = [sys.executable, str(RUNNER), str(tmp_path)]
@@ -119,6 +130,28 @@ def test_without_namespaces_postgresql_runs_as_another_account(tmp_path: Path) -
     assert report_of(runner)["starts"] == [2, 2]
     assert {path.lstat().st_uid for path in tmp_path.rglob("*")} == {0}
     assert report_of(forbidden)["starts"] == [3, 3]
+
+
+@as_root
+def test_as_another_account_it_reaches_what_lies_below_a_private_folder(tmp_path: Path) -> None:
+    """So root may keep a checkout in its home folder; PostgreSQL asks as Python does."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    (private / "program").touch(mode=0o700)
+    command = Command(
+        argv=[sys.executable, "-c", ASK, str(private / "program")],
+        environ=plain_environ(),
+        folder=private,
+        credentials=next(c for c in candidates() if c.kind == "account"),
+    )
+    run(command)
+    assert (private / "answer").read_text() == "True"
+
+
+ASK = """
+import os, pathlib, sys
+pathlib.Path("answer").write_text(str(os.access(sys.argv[1], os.X_OK)))
+"""
 
 
 @as_root
@@ -137,7 +170,7 @@ def test_when_nothing_works_every_attempt_is_named(tmp_path: Path) -> None:
     failing.write_text("#!/bin/sh\necho cannot >&2; exit 1\n")
     failing.chmod(0o700)
     with pytest.raises(
-        PrivilegesUnsuitable, match=r"(?s)ordinary user.*namespace: .*cannot\naccount: .*cannot"
+        PrivilegesUnsuitable, match=r"(?s)ordinary user.*namespace: .*\naccount: .*cannot"
     ):
         choose(failing, tmp_path)
 

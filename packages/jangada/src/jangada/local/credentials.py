@@ -41,14 +41,15 @@ def candidates() -> Iterator[Credentials]:
     yield Credentials("account", account.pw_uid, account.pw_gid)
 
 
-def choose(program: Path, folder: Path) -> Credentials:
-    """The first way in which the program runs and reaches the folder."""
+def choose(initdb: Path, folder: Path) -> Credentials:
+    """The first way in which PostgreSQL runs, finds its own files and reaches the folder."""
     faults = []
     for credentials in candidates():
         try:
             run(
                 Command(
-                    argv=[str(program), "--version"],
+                    # It looks for the server and its files, prints where they are, and ends.
+                    argv=[str(initdb), "--show", "-D", str(folder)],
                     environ=plain_environ(),
                     folder=folder,
                     credentials=credentials,

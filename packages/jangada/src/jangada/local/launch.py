@@ -16,9 +16,12 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -65,9 +68,15 @@ def enter_namespace(uid: int, gid: int) -> None:
 
 
 def become(uid: int, gid: int) -> None:
-    """Become another account that, where allowed, still reaches files below private folders."""
+    """Become another account that, where allowed, still reaches files below private folders.
+
+    PostgreSQL asks access(2) whether it reaches its programs. That reckons with capabilities of
+    an account that isn't root only under `SECBIT_NO_SETUID_FIXUP` (capabilities(7)).
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    bits = libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0)
+    libc.prctl(PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

@@ -152,7 +152,7 @@ class EmbeddedPostgres:
     def restart(self) -> None:
         """Start again a server that has died; its URLs stay the same."""
         self._clean_up()
-        self._credentials = choose(postgres_program("postgres"), self._folder.path)
+        self._credentials = choose(postgres_program("initdb"), self._folder.path)
         self._sockets = self._folder.sockets(SOCKET)
         self._ensure_cluster()
         self._serve()
