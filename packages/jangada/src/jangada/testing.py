@@ -126,7 +126,8 @@ def servers_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(servers_folder: Path) -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL per test process, with a migrated template database."""
-    with EmbeddedPostgres(servers_folder / "postgres", durable=False) as server:
+    folder = servers_folder / "postgres"
+    with EmbeddedPostgres(folder, durable=False) as server, server.administered():
         server.create_database(TEMPLATE)
         run.upgrade(DatabaseSettings(url=SecretStr(server.database_url(TEMPLATE))))
         yield server

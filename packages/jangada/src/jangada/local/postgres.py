@@ -106,6 +106,7 @@ class EmbeddedPostgres:
         self._credentials = OWN
         self._sockets: Path | None = None
         self._child: Child | None = None
+        self._kept: Connection | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -179,6 +180,19 @@ class EmbeddedPostgres:
 
     def database_url(self, name: str) -> str:
         return self._url(ROLE, "password", name)
+
+    @contextmanager
+    def administered(self) -> Iterator[None]:
+        """One connection of the superuser makes and removes all databases of the block.
+
+        Otherwise each has one of its own. For tests, whose server isn't restarted in the block.
+        """
+        with self._superuser() as connection:
+            self._kept = connection
+            try:
+                yield
+            finally:
+                self._kept = None
 
     def create_database(self, name: str, template: str | None = None) -> str:
         """Make a database that belongs to the role, a copy of the template if given. Its URL."""
@@ -300,6 +314,9 @@ class EmbeddedPostgres:
 
     @contextmanager
     def _superuser(self) -> Iterator[Connection]:
+        if self._kept is not None:
+            yield self._kept
+            return
         try:
             connection = psycopg.connect(self.admin_url, autocommit=True, connect_timeout=10)
         except psycopg.OperationalError as error:
