@@ -163,19 +163,30 @@ def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
     postgres.drop_database(name)
 
 
-@pytest.fixture
-def settings(database_url: str, valkey_url: str, tmp_path: Path) -> Settings:
-    """Settings for this test's own database, an empty Valkey and a cheap password hash."""
+@pytest.fixture(scope="session")
+def shared_settings() -> Settings:
+    """What the settings of all tests have in common, with a cheap password hash."""
     return Settings(
         environment=Environment.DEVELOPMENT,
-        # How fast a busy machine is isn't the question, but where a test says so itself.
-        database=DatabaseSettings(url=SecretStr(database_url), pool_timeout=timedelta(minutes=1)),
-        valkey=ValkeySettings(url=SecretStr(valkey_url)),
         auth=AuthSettings(
             master_key=SecretStr(MASTER_KEY), hash=HashSettings(memory_kib=8192, time_cost=1)
         ),
-        storage=StorageSettings(url=f"file://{tmp_path / 'files'}"),
     )
+
+
+@pytest.fixture
+def settings(
+    shared_settings: Settings, database_url: str, valkey_url: str, tmp_path: Path
+) -> Settings:
+    """Settings for this test's own database, an empty Valkey and files of its own."""
+    # How fast a busy machine is isn't the question, but where a test says so itself.
+    database = DatabaseSettings(url=SecretStr(database_url), pool_timeout=timedelta(minutes=1))
+    own = {
+        "database": database,
+        "valkey": ValkeySettings(url=SecretStr(valkey_url)),
+        "storage": StorageSettings(url=f"file://{tmp_path / 'files'}"),
+    }
+    return shared_settings.model_copy(update=own)
 
 
 @pytest.fixture
