@@ -16,6 +16,15 @@ from jangada.local.process import OWN, Command, Credentials, plain_environ, run
 
 PREFERRED = ("postgres", "nobody", "daemon")
 
+AS_ROOT = (
+    "PostgreSQL does not run as root, and no way around that works here. Run as an ordinary "
+    "user, or set JANGADA_DATABASE__URL to a server of your own."
+)
+AS_A_USER = (
+    "PostgreSQL's programs cannot be used by this user. Install them where this user may read, or "
+    "set JANGADA_DATABASE__URL to a server of your own."
+)
+
 
 def _account() -> pwd.struct_passwd:
     accounts = [entry for entry in pwd.getpwall() if entry.pw_uid != 0]
@@ -59,10 +68,7 @@ def choose(initdb: Path, folder: Path) -> Credentials:
             faults.append(f"{credentials.kind}: {error}")
         else:
             return credentials
-    raise PrivilegesUnsuitable(
-        "PostgreSQL does not run as root, and no way around that works here. Run as an ordinary "
-        "user, or set JANGADA_DATABASE__URL to a server of your own.\n" + "\n".join(faults)
-    )
+    raise PrivilegesUnsuitable("\n".join([AS_ROOT if os.geteuid() == 0 else AS_A_USER, *faults]))
 
 
 def own(folder: Path, credentials: Credentials) -> None:
