@@ -175,6 +175,27 @@ def test_when_nothing_works_every_attempt_is_named(tmp_path: Path) -> None:
         choose(failing, tmp_path)
 
 
+CHOOSE = """
+import pathlib, sys
+from jangada.local.credentials import choose
+from jangada.local.errors import PrivilegesUnsuitable
+try:
+    choose(pathlib.Path(sys.argv[1]), pathlib.Path("/"))
+except PrivilegesUnsuitable as error:
+    print(error)
+"""
+
+
+@as_root
+def test_an_ordinary_user_is_told_nothing_of_root() -> None:
+    argv = as_ordinary_user([sys.executable, "-c", CHOOSE, "/bin/false"])
+    answer = subprocess.run(  # noqa: S603 - our own script
+        argv, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert answer.stdout.startswith("PostgreSQL's programs cannot be used by this user.")
+    assert "own: false failed" in answer.stdout
+
+
 def test_an_ordinary_user_runs_servers_directly() -> None:
     if IS_ROOT:
         kinds = [candidate.kind for candidate in candidates()]
