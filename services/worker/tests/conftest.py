@@ -187,6 +187,12 @@ class AnyArgs(JobArgs):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
+def args_of(kind: str) -> type[JobArgs]:
+    """A class of arguments for the kind, whoever declares it."""
+    declared = {"kind": kind, "__annotations__": {"kind": ClassVar[str]}, **limits_of(kind)}
+    return type("Args", (AnyArgs,), declared)
+
+
 @dataclass(slots=True)
 class Raft:
     """The platform around a test."""
@@ -260,13 +266,16 @@ class Raft:
             if name in args
         }
         tenant = tenant or self.person.tenant_id
-        holder: type[JobArgs] = type(
-            "Args",
-            (AnyArgs,),
-            {"kind": kind, "__annotations__": {"kind": ClassVar[str]}, **limits_of(kind)},
-        )
         async with self.runtime.database.transaction(tenant) as session:
-            return await service.enqueue(session, holder(**args), tenant_id=tenant, **how)
+            job = args_of(kind)(**args)
+            return await service.enqueue(session, job, tenant_id=tenant, **how)
+
+    async def enqueue_together(self, *kinds: str) -> None:
+        """In one transaction: which of them start is the dispatcher's to choose."""
+        tenant = self.person.tenant_id
+        jobs = [args_of(kind)() for kind in kinds]
+        async with self.runtime.database.transaction(tenant) as session:
+            await service.enqueue_many(session, jobs, tenant_id=tenant)
 
     async def register(self) -> UUID:
         """A worker that PostgreSQL believes in, for as long as nobody sweeps."""

@@ -119,19 +119,25 @@ async def test_due_jobs_are_published_when_their_time_comes(raft: "Raft") -> Non
 
 async def test_kinds_that_no_worker_knows_stay_in_postgresql(raft: "Raft") -> None:
     worker = WorkerReport("w", "p", "h", 1, "0", ["default"], ["ping"], 4)
-    await report(raft.runtime.queue, "p", [worker])
     await raft.dispatcher()
 
     async def is_known() -> bool:
+        """As workers do it: who doesn't report for some seconds knows nothing any more."""
+        await report(raft.runtime.queue, "p", [worker])
         (stats,) = await queue_stats(raft.runtime.queue, ["default"])
         return stats.upstream is not None
 
+    async def are_published(count: int) -> bool:
+        depth = await raft.runtime.queue.depth("default")
+        return await is_known() and depth.waiting == depth.window == count
+
     await raft.until(is_known)
-    await raft.enqueue("test.of-tomorrow")
+    await raft.enqueue_together("test.of-tomorrow", "ping")
+    await raft.until(lambda: are_published(1))
     await raft.enqueue("ping")
-    await until_depth(raft, waiting=1, window=1)
-    (stats,) = await queue_stats(raft.runtime.queue, ["default"])
-    assert stats.waiting == 1
+    await raft.until(lambda: are_published(2))
+    answer = await raft.runtime.queue.claim("default", "w", 9, pod="p")
+    assert [claim.kind for claim in answer.claims] == ["ping", "ping"]
 
 
 async def test_an_emptied_valkey_is_filled_again(raft: "Raft") -> None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -87,20 +86,36 @@ def open_valkey(settings: ValkeySettings) -> Redis:
     return client
 
 
-async def _tell(queue: QueueClient, notices: frozenset[Notice]) -> None:
-    """Wake a dispatcher for each queue; where one job came alone, offer it to a worker instead."""
-    offered: dict[str, list[Offer]] = defaultdict(list)
-    for each in notices:
-        if isinstance(each.about, Offer):
-            offered[each.subject].append(each.about)
-    woken = {notice.subject for notice in notices if notice.topic == "wake"}
-    woken |= {name for name, offers in offered.items() if len(offers) > 1}
-    await tell(
-        queue,
-        wake=woken,
-        cancel=[notice.subject for notice in notices if notice.topic == "cancel"],
-        offers={name: offers[0] for name, offers in offered.items() if name not in woken},
-    )
+class _FastPath:
+    """Tells Valkey what a transaction of this process committed.
+
+    A queue whose notice was lost is woken with the next one, whatever that is about: what is
+    committed later isn't offered to a worker ahead of a job that nobody was told of.
+    """
+
+    def __init__(self, queue: QueueClient) -> None:
+        self._queue = queue
+        self._untold: set[str] = set()
+
+    async def tell(self, notices: frozenset[Notice]) -> None:
+        """Wake a dispatcher for each queue; where one job came alone, offer it to a worker."""
+        offered: dict[str, list[Offer]] = defaultdict(list)
+        for each in notices:
+            if isinstance(each.about, Offer):
+                offered[each.subject].append(each.about)
+        untold, self._untold = self._untold, set()
+        woken = untold | {notice.subject for notice in notices if notice.topic == "wake"}
+        woken |= {name for name, offers in offered.items() if len(offers) > 1}
+        try:
+            await tell(
+                self._queue,
+                wake=woken,
+                cancel=[notice.subject for notice in notices if notice.topic == "cancel"],
+                offers={name: offers[0] for name, offers in offered.items() if name not in woken},
+            )
+        except BaseException:
+            self._untold |= woken | offered.keys()
+            raise
 
 
 @asynccontextmanager
@@ -117,5 +132,5 @@ async def open_runtime(
         valkey = open_valkey(settings.valkey)
         stack.push_async_callback(valkey.aclose)
         queue = QueueClient(valkey, deadline=settings.valkey.command_timeout)
-        database.notify = partial(_tell, queue)
+        database.notify = _FastPath(queue).tell
         yield Runtime(settings, database, valkey, queue, clock, cursors, mailer, Counter())

@@ -1,5 +1,7 @@
 """What is done at once after a commit: a single job without limits needs no dispatcher."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import ClassVar
 
@@ -9,6 +11,7 @@ from jangada.db import utc_now
 from jangada.jobs import service
 from jangada.jobs.delivery.tickets import Ticket
 from jangada.jobs.limits import Concurrency
+from jangada.jobs.models import Job
 from jangada.jobs.schemas import JobArgs
 from jangada.runtime import Runtime
 from jangada.testing import Person
@@ -46,6 +49,21 @@ async def offered(runtime: Runtime, queue: str) -> list[Ticket]:
 
 async def is_woken(runtime: Runtime, queue: str) -> bool:
     return await runtime.queue.wait_for_dispatch([queue], AT_ONCE) == queue
+
+
+@asynccontextmanager
+async def full(runtime: Runtime) -> AsyncIterator[None]:
+    """Valkey has no memory for another message."""
+    await runtime.valkey.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        await runtime.valkey.config_set("maxmemory", 0)
+
+
+async def enqueue(runtime: Runtime, person: Person, job: JobArgs) -> Job:
+    async with runtime.database.transaction(person.tenant_id) as session:
+        return await service.enqueue(session, job, tenant_id=person.tenant_id)
 
 
 async def test_a_single_job_is_offered_to_workers(runtime: Runtime, person: Person) -> None:
@@ -90,3 +108,19 @@ async def test_each_queue_is_looked_at_by_itself(runtime: Runtime, person: Perso
         await service.enqueue(session, Anvil(), tenant_id=person.tenant_id)
     assert len(await offered(runtime, "feathers")) == 1
     assert await is_woken(runtime, "anvils")
+
+
+async def test_nothing_goes_ahead_of_a_job_that_nobody_was_told_of(
+    runtime: Runtime, person: Person
+) -> None:
+    """Neither the next job of its queue, nor all the others until a dispatcher looks by itself."""
+    async with full(runtime):
+        await enqueue(runtime, person, Feather())
+        await enqueue(runtime, person, Anvil())
+    await enqueue(runtime, person, Feather())
+    assert await offered(runtime, "feathers") == []
+    assert await is_woken(runtime, "feathers")
+    assert await is_woken(runtime, "anvils")
+    later = await enqueue(runtime, person, Feather())
+    assert [ticket.job_id for ticket in await offered(runtime, "feathers")] == [later.id]
+    assert not await is_woken(runtime, "anvils")

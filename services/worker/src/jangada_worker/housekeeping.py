@@ -69,9 +69,9 @@ class Housekeeping:
         queues = sorted({*dispatched, *await self.connection.run(dispatch.list_queues)})
         await self._watch_clock(queues)
         for stats in await queue_stats(self.client, queues):
+            self._kinds[stats.queue] = stats.kinds
             upstream = await self._say_upstream(stats)
             self.metrics.show(stats, upstream)
-            self._kinds[stats.queue] = stats.kinds
             await self._expire(stats.queue)
             await self._heal(stats, upstream)
         if time.monotonic() - self._pruned_at >= self.prune_after.total_seconds():
