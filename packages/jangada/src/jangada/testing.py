@@ -190,14 +190,6 @@ def settings(
 
 
 @pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    """A database of one test alone; what is committed in it is really committed."""
-    database = Database(settings.database)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
 def clock() -> FrozenClock:
     return FrozenClock()
 
@@ -207,6 +199,12 @@ async def runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """A runtime on this test's own database, with the system's clock."""
     async with open_runtime(settings) as opened:
         yield opened
+
+
+@pytest.fixture
+async def database(runtime: Runtime) -> Database:
+    """The runtime's database: what is committed in it is really committed."""
+    return runtime.database
 
 
 @asynccontextmanager

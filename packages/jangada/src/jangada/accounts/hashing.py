@@ -8,6 +8,7 @@ same work as a wrong password: a hash with today's parameters that nothing match
 import asyncio
 import secrets
 import threading
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Final
 from argon2 import PasswordHasher as Argon2
 from argon2 import Type
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import ARGON2_VERSION
 
 from jangada.accounts.errors import HashingBusy
 from jangada.accounts.passwords import prepared
@@ -38,6 +40,16 @@ class Verification:
 _MISMATCH: Final = Verification(is_match=False)
 
 
+def _hash_of_nobody(settings: HashSettings) -> str:
+    """A hash that no password has, for it is drawn; to verify against it does today's work."""
+    salt, digest = (
+        b64encode(secrets.token_bytes(size)).decode().rstrip("=")
+        for size in (_SALT_BYTES, _HASH_BYTES)
+    )
+    costs = f"m={settings.memory_kib},t={settings.time_cost},p={settings.parallelism}"
+    return f"$argon2id$v={ARGON2_VERSION}${costs}${salt}${digest}"
+
+
 class PasswordHasher:
     """Argon2id with the settings' parameters. Open one per process and close it at the end."""
 
@@ -52,8 +64,7 @@ class PasswordHasher:
         )
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="argon2")
         self._room = threading.BoundedSemaphore(settings.workers + settings.queue)
-        # Made once with a random password, so that verifying against it does today's work.
-        self._nobody = self._argon2.hash(secrets.token_bytes(_HASH_BYTES))
+        self._nobody = _hash_of_nobody(settings)
 
     def close(self) -> None:
         """Let running hashes end and drop the waiting ones."""
@@ -71,7 +82,6 @@ class PasswordHasher:
         return await self._run(lambda: self._verify(encoded, prepared(password)))
 
     def _verify(self, encoded: str | None, password: bytes) -> Verification:
-        # Nobody's password is 32 random bytes, which no request can carry: it never matches.
         encoded = encoded or self._nobody
         try:
             self._argon2.verify(encoded, password)
