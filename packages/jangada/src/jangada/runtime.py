@@ -89,13 +89,13 @@ def open_valkey(settings: ValkeySettings) -> Redis:
 class _FastPath:
     """Tells Valkey what a transaction of this process committed.
 
-    A queue whose notice was lost is woken with the next one, whatever that is about: what is
-    committed later isn't offered to a worker ahead of a job that nobody was told of.
+    A queue whose notice was lost is woken with each later one, whatever that is about, until one
+    has arrived: what is committed after the loss isn't offered to a worker ahead of that job.
     """
 
     def __init__(self, queue: QueueClient) -> None:
         self._queue = queue
-        self._untold: set[str] = set()
+        self._losses: Counter[str] = Counter()
 
     async def tell(self, notices: frozenset[Notice]) -> None:
         """Wake a dispatcher for each queue; where one job came alone, offer it to a worker."""
@@ -103,8 +103,9 @@ class _FastPath:
         for each in notices:
             if isinstance(each.about, Offer):
                 offered[each.subject].append(each.about)
-        untold, self._untold = self._untold, set()
-        woken = untold | {notice.subject for notice in notices if notice.topic == "wake"}
+        losses = self._losses.copy()
+        told = {notice.subject for notice in notices if notice.topic == "wake"}
+        woken = told | losses.keys()
         woken |= {name for name, offers in offered.items() if len(offers) > 1}
         try:
             await tell(
@@ -114,8 +115,11 @@ class _FastPath:
                 offers={name: offers[0] for name, offers in offered.items() if name not in woken},
             )
         except BaseException:
-            self._untold |= woken | offered.keys()
+            self._losses.update(told | offered.keys())
             raise
+        for name, count in losses.items():
+            if self._losses[name] == count:
+                del self._losses[name]
 
 
 @asynccontextmanager
