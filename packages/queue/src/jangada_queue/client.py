@@ -127,8 +127,11 @@ class QueueClient:
 
     async def release(self, queue: str, claims: Iterable[Claim]) -> int:
         """Hand unstarted messages on to other workers at once; answers how many were still ours."""
-        released = await self.run(queue, "release", [claim.id for claim in claims])
-        return int(released)
+        return await self.release_ids(queue, [claim.id for claim in claims])
+
+    async def release_ids(self, queue: str, ids: Collection[str]) -> int:
+        """`release` for messages of which only the ids are known."""
+        return int(await self.run(queue, "release", ids))
 
     async def renew(self, queue: str, worker: str, claims: Sequence[Claim]) -> tuple[Claim, ...]:
         """Begin the leases of claimed messages anew; answers those that are still the worker's."""

@@ -1,6 +1,17 @@
 """Processes as the operating system sees them, for those who speak for others."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+
+
+async def whole_lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """What another process says, line by line, until it is gone.
+
+    One that is killed in the middle of a line has not said it.
+    """
+    while (line := await reader.readline()).endswith(b"\n"):
+        yield line
 
 
 def is_stopped(pid: int) -> bool:

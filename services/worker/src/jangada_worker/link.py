@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from jangada.jobs.delivery.kinds import KindFacts
+from jangada_queue.processes import whole_lines
 from jangada_queue.workers import RunningWork
 
 LONGEST_LINE = 4 * 1024 * 1024
@@ -106,7 +107,7 @@ class Link[Incoming, Outgoing]:
     async def messages(self) -> AsyncIterator[Incoming]:
         """What the peer says, until it is gone."""
         try:
-            while line := await self._reader.readline():
+            async for line in whole_lines(self._reader):
                 yield self._decoder.decode(line)
         except ConnectionError:
             return

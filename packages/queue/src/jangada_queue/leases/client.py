@@ -92,9 +92,9 @@ async def kick(
     await client.run(queue, "kick", arguments)
 
 
-async def renew_all(client: QueueClient, queue: str, worker: str) -> int:
-    """Begin all leases of a worker anew; answers how many it holds."""
-    return len(await client.run(queue, "renew", [worker]))
+async def renew_all(client: QueueClient, queue: str, worker: str) -> frozenset[str]:
+    """Begin all leases of a worker anew; answers the ids of what it holds."""
+    return frozenset(map(as_text, await client.run(queue, "renew", [worker])))
 
 
 async def sweep(

@@ -17,7 +17,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -30,7 +30,7 @@ from jangada_queue.connection import open_client
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.leases import client as leases
 from jangada_queue.patience import Pauses, wait_at_most
-from jangada_queue.processes import is_stopped
+from jangada_queue.processes import is_stopped, whole_lines
 from jangada_queue.service_times import ServiceTimes, observe
 from jangada_queue.watch import Watch
 from jangada_queue.workers import WorkerReport, leave, prune, report
@@ -63,11 +63,22 @@ class Plan:
     most_losses: int
 
 
+class Held(msgspec.Struct, frozen=True):
+    """The ids of what a worker knew to hold, by queue, at a moment of the machine's clock."""
+
+    at: float
+    ids: dict[str, list[str]]
+
+
 class News(msgspec.Struct, frozen=True):
-    """From the worker: how it is now, and what it completed since the last time."""
+    """From the worker: how it is now, and what it completed since the last time.
+
+    While a claim is under way it can't say what it `held`.
+    """
 
     report: WorkerReport
     completed: dict[str, ServiceTimes] = {}
+    held: Held | None = None
     is_last: bool = False
 
 
@@ -110,6 +121,29 @@ class Worker:
 
 
 @dataclass(slots=True)
+class Strays:
+    """What Valkey has down for the worker, but the worker doesn't know of.
+
+    The answer to its claim was lost: Valkey was slow, or the connection broke. Nobody runs it, and
+    as long as it is renewed nobody else will. It may come late, when a server that stood still
+    takes up what was sent to it, so each renewal looks: what was there before the worker told what
+    it holds, and isn't among that, is a stray.
+    """
+
+    held: Held | None = None
+    _seen: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def find(self, queue: str, ids: Collection[str]) -> list[str]:
+        """Those among the ids that the queue has down for the worker now."""
+        before, now = self._seen.get(queue, {}), time.monotonic()
+        seen = self._seen[queue] = {each: before.get(each, now) for each in ids}
+        if self.held is None:
+            return []
+        known = frozenset(self.held.ids.get(queue, ()))
+        return [id_ for id_, at in seen.items() if at < self.held.at and id_ not in known]
+
+
+@dataclass(slots=True)
 class Keeper:
     """One worker's helper, until the worker ends."""
 
@@ -118,6 +152,7 @@ class Keeper:
     worker: Worker
     _report: WorkerReport | None = None
     _completed: dict[str, ServiceTimes] = field(default_factory=dict)
+    _strays: Strays = field(default_factory=Strays)
     _flag: str = ""
     _said_farewell: bool = False
     _hurried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -148,20 +183,27 @@ class Keeper:
     async def _hear(self, news: asyncio.StreamReader) -> None:
         """Take in what the worker says, until it has nothing more to say."""
         decoder = msgspec.json.Decoder(News)
-        while not self._said_farewell and (line := await news.readline()):
+        async for line in whole_lines(news):
             heard = decoder.decode(line)
             self._said_farewell = heard.is_last
             if self._report is None or heard.report.drain != self._report.drain:
                 self._hurried.set()
             self._report = heard.report
+            self._strays.held = heard.held or self._strays.held
             for queue, times in heard.completed.items():
                 self._completed.setdefault(queue, ServiceTimes()).merge(times)
+            if self._said_farewell:
+                return
 
     async def _renew(self) -> None:
         if is_stopped(self.plan.pid):
             return
         for queue in self.plan.queues:
-            await leases.renew_all(self.client, queue, self.plan.worker)
+            ids = await leases.renew_all(self.client, queue, self.plan.worker)
+            if strays := self._strays.find(queue, ids):
+                await self.client.release_ids(queue, strays)
+                text = f"{len(strays)} messages of {queue} start elsewhere: the answer to their"
+                say(Said(warning=f"{text} claim was lost"))
         say(Said(has_renewed=True))
 
     async def _tell(self) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from jangada_queue.leases.keeper import LENGTH_BYTES, LONGEST_LINE, News, Plan, Said
 from jangada_queue.patience import Pauses, wait_at_most
+from jangada_queue.processes import whole_lines
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ class Keeping:
         """Log what the helper says until it ends; whether it said anything."""
         has_spoken = False
         decoder = msgspec.json.Decoder(Said)
-        while process.stdout is not None and (line := await process.stdout.readline()):
+        assert process.stdout is not None  # noqa: S101 - it was started with a pipe
+        async for line in whole_lines(process.stdout):
             has_spoken = True
             said = decoder.decode(line)
             if said.warning:

@@ -92,6 +92,13 @@ class Ledger:
         """All whose leases haven't ended, or whose callbacks run."""
         return frozenset(self._deliveries)
 
+    def ids(self) -> dict[str, list[str]]:
+        """Of all that is held or whose end Valkey hasn't confirmed, by queue."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for delivery in self._deliveries:
+            found[delivery.claim.queue].append(delivery.claim.id)
+        return found
+
     def running(self) -> list[RunningWork]:
         now = time.monotonic()
         return [

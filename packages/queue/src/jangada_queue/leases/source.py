@@ -5,12 +5,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.leases.ledger import Delivery, Ending, Ledger
-from jangada_queue.messages import Claims
 from jangada_queue.patience import Pauses
 
 log = logging.getLogger(__name__)
@@ -31,6 +30,13 @@ class Claimant:
     queues: Sequence[str]
     kinds: Callable[[], Collection[str]]
     renewing: Callable[[], Awaitable[None]]
+
+
+class _Taken(NamedTuple):
+    """What a claim brought."""
+
+    deliveries: list[Delivery]
+    is_draining: bool
 
 
 class Source:
@@ -80,11 +86,11 @@ class Source:
             raise
         if answer.is_draining:
             await asyncio.sleep(DRAIN_LOOK)
-        return self._ledger.hold(answer.claims)
+        return answer.deliveries
 
-    def _hand_back(self, claiming: asyncio.Future[Claims]) -> None:
+    def _hand_back(self, claiming: asyncio.Future[_Taken]) -> None:
         if not claiming.cancelled() and claiming.exception() is None:
-            for delivery in self._ledger.hold(claiming.result().claims):
+            for delivery in claiming.result().deliveries:
                 self._ledger.end(delivery, Ending.HANDED_BACK)
 
     async def _wait(self) -> tuple[str, bool]:
@@ -100,7 +106,8 @@ class Source:
         woken = await self._client.wait_for_work([*queues[first:], *queues[:first]], WORK_WAIT)
         return (woken, True) if woken else (queues[first], False)
 
-    async def _claim(self, queue: str, count: int, *, has_token: bool) -> Claims:
+    async def _claim(self, queue: str, count: int, *, has_token: bool) -> _Taken:
+        """What is claimed is in the ledger as soon as no claim is under way any more."""
         claimant = self._claimant
         self.claiming += 1
         try:
@@ -112,8 +119,9 @@ class Source:
                 kinds=claimant.kinds(),
                 has_token=has_token,
             )
+            deliveries = self._ledger.hold(answer.claims)
         finally:
             self.claiming -= 1
         has_more = answer.waiting > 0 and not answer.is_draining
         self._more = queue if has_more and len(self._claimant.queues) == 1 else None
-        return answer
+        return _Taken(deliveries, answer.is_draining)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from uuid import uuid4
 from jangada_queue.client import QueueClient
 from jangada_queue.errors import QueueUnavailable, UnsafeServer
 from jangada_queue.leases.client import serve
-from jangada_queue.leases.keeper import News, Plan
+from jangada_queue.leases.keeper import Held, News, Plan
 from jangada_queue.leases.keeping import Keeping
 from jangada_queue.leases.ledger import Delivery, Ending, Ledger, LossPolicy
 from jangada_queue.leases.source import Claimant, Source
@@ -186,6 +187,7 @@ class LeaseWorker:
                 drain=self._flag,
             ),
             dict(self.ledger.take_completed()),
+            None if self.source.claiming else Held(time.monotonic(), self.ledger.ids()),
             is_last=is_last,
         )
 
