@@ -13,7 +13,7 @@ from jangada.local.valkey import EmbeddedValkey
 ON_BOTH: Final = frozenset(
     {
         *("test_acl", "test_delivery", "test_emptiness", "test_kinds", "test_leases"),
-        *("test_offers", "test_server", "test_workers"),
+        *("test_offers", "test_refusals", "test_server", "test_workers"),
     }
 )
 """Modules that run the scripts; what the others look at is on our side."""

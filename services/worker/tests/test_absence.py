@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from pydantic import SecretStr
+from redis import Redis
 
 from jangada.config import DatabaseSettings, Settings, ValkeySettings
 from jangada.db import new_id
@@ -83,19 +85,40 @@ async def until_degraded(raft: "Raft", program: "Program", *names: str) -> None:
     await raft.until(is_so)
 
 
+@contextmanager
+def stopped(valkey: EmbeddedValkey) -> Iterator[None]:
+    valkey.stop()
+    yield
+    valkey.start()
+
+
+@contextmanager
+def without_replicas(valkey: EmbeddedValkey) -> Iterator[None]:
+    """It answers, and takes no writes: as one whose disk is full."""
+    with Redis.from_url(valkey.url) as redis:
+        redis.config_set("min-replicas-to-write", 1)
+        yield
+        redis.config_set("min-replicas-to-write", 0)
+
+
+@pytest.mark.parametrize("absent", [stopped, without_replicas])
 async def test_without_valkey_what_runs_ends_and_the_rest_waits(
-    raft: "Raft", worker: "Program", own_valkey: EmbeddedValkey, gate: str
+    raft: "Raft",
+    worker: "Program",
+    own_valkey: EmbeddedValkey,
+    gate: str,
+    *,
+    absent: Callable[[EmbeddedValkey], AbstractContextManager[None]],
 ) -> None:
     running = await raft.enqueue("test.effect", gate=gate)
     ((_, pid),) = await raft.until_started(running)
-    own_valkey.stop()
-    waiting = await raft.enqueue("test.effect")
-    await until_degraded(raft, worker, "valkey")
-    await raft.open_gate(gate)
-    row = await raft.until_state(running)
-    assert (row.state, row.attempt) == (JobState.COMPLETED, 1)
-    assert (await raft.reload(waiting)).state == JobState.AVAILABLE
-    own_valkey.start()
+    with absent(own_valkey):
+        waiting = await raft.enqueue("test.effect")
+        await until_degraded(raft, worker, "valkey")
+        await raft.open_gate(gate)
+        row = await raft.until_state(running)
+        assert (row.state, row.attempt) == (JobState.COMPLETED, 1)
+        assert (await raft.reload(waiting)).state == JobState.AVAILABLE
     assert (await raft.until_state(waiting)).state == JobState.COMPLETED
     await until_degraded(raft, worker)
     assert [child.pid for child in worker.children] == [pid]

@@ -1,6 +1,7 @@
 """Commands with a deadline, and one error for all the ways in which a server is absent."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -43,6 +45,12 @@ _ABSENT: Final = (
     TimeoutError,
     TryAgainError,
 )
+
+_REFUSAL: Final = re.compile(r"\b(?:BUSY|MISCONF|NOREPLICAS|UNKILLABLE)\b")
+"""How a server begins its answer that is there and takes no command for now, or none that writes:
+its disk is full, it lacks replicas, it runs a script. redis-py has no errors of their own for it,
+and puts the command in front where it was one of a pipeline.
+"""
 
 
 def open_client(
@@ -117,6 +125,10 @@ async def within(deadline: timedelta) -> AsyncIterator[None]:
             yield
     except _ABSENT as error:
         raise QueueUnavailable(f"Valkey is absent ({type(error).__name__}).") from error
+    except ResponseError as error:
+        if (refusal := _REFUSAL.search(str(error))) is None:
+            raise
+        raise QueueUnavailable(f"Valkey refuses commands for now ({refusal[0]}).") from error
 
 
 def as_text(value: object) -> str:
