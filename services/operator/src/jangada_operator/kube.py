@@ -64,6 +64,35 @@ class Misconfigured(KubeError):
     """There is nothing to ask, or nothing to ask it with; the text says how to mend it."""
 
 
+@dataclass(slots=True)
+class _Session:
+    """One connection pool under one login; once it is retired its last request closes it."""
+
+    client: aiohttp.ClientSession
+    _requests: int = 0
+    _is_retired: bool = False
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, sent: Mapping[str, Any]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        self._requests += 1
+        try:
+            async with self.client.request(method, path, **sent) as response:
+                yield response
+        finally:
+            self._requests -= 1
+            await self._close_unused()
+
+    async def retire(self) -> None:
+        self._is_retired = True
+        await self._close_unused()
+
+    async def _close_unused(self) -> None:
+        if self._is_retired and not self._requests:
+            await self.client.close()
+
+
 class Kube:
     """One connection pool to one API server."""
 
@@ -79,7 +108,7 @@ class Kube:
         try:
             yield kube
         finally:
-            await kube._session.close()
+            await kube._session.client.close()
 
     @property
     def server(self) -> str:
@@ -127,17 +156,22 @@ class Kube:
             "params": parameters or {},
             "headers": {"Content-Type": content},
         }
-        try:
-            return await self._send(method, path, sent)
-        except Refused as error:
-            if error.status != HTTPStatus.UNAUTHORIZED:
-                raise
-        await self._renew()
         return await self._send(method, path, sent)
 
     async def _send(self, method: str, path: str, sent: Mapping[str, Any]) -> Json:
+        session = self._session
         try:
-            async with self._session.request(method, path, **sent) as response:
+            return await self._send_by(session, method, path, sent)
+        except Refused as error:
+            if error.status != HTTPStatus.UNAUTHORIZED:
+                raise
+        await self._renew(session)
+        return await self._send_by(self._session, method, path, sent)
+
+    @staticmethod
+    async def _send_by(session: _Session, method: str, path: str, sent: Mapping[str, Any]) -> Json:
+        try:
+            async with session.request(method, path, sent) as response:
                 answer: Json = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             detail = str(error) or type(error).__name__
@@ -147,13 +181,15 @@ class Kube:
             raise Refused(response.status, reason, answer.get("message", ""))
         return answer
 
-    async def _renew(self) -> None:
-        before, self._info = self._session, self._login()
-        self._session = self._open(self._info)
-        await before.close()
+    async def _renew(self, refused: _Session) -> None:
+        """Log in again, unless another request that was refused has done it."""
+        if self._session is refused:
+            self._info = self._login()
+            self._session = self._open(self._info)
+            await refused.retire()
 
     @staticmethod
-    def _open(info: kopf.ConnectionInfo) -> aiohttp.ClientSession:
+    def _open(info: kopf.ConnectionInfo) -> _Session:
         headers = {"Accept": "application/json", "User-Agent": "jangada-operator"}
         if info.token:
             headers["Authorization"] = f"{info.scheme or 'Bearer'} {info.token}"
@@ -165,8 +201,10 @@ class Kube:
                 f"shows where they are."
             ) from error
         connector = aiohttp.TCPConnector(ssl=tls, limit=20)
-        return aiohttp.ClientSession(
-            info.server, connector=connector, headers=headers, timeout=TIMEOUT
+        return _Session(
+            aiohttp.ClientSession(
+                info.server, connector=connector, headers=headers, timeout=TIMEOUT
+            )
         )
 
 
