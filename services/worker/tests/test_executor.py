@@ -112,6 +112,26 @@ async def test_each_outcome_is_written(  # noqa: PLR0917 - the table's columns
     assert [(each.kind, each.outcome) for each in bench.seen] == [(kind, state)]
 
 
+@pytest.mark.parametrize("kind", ["test.effect", "test.threaded"])
+@pytest.mark.parametrize(
+    ("why", "state"),
+    [
+        (Interruption.HAND_BACK, "available"),
+        (Interruption.CANCEL, "cancelled"),
+        (Interruption.LEASE_LOST, "running"),
+    ],
+)
+async def test_what_is_interrupted_before_it_begins_never_does(
+    raft: "Raft", bench: Bench, *, kind: str, why: Interruption, state: str
+) -> None:
+    granted = await raft.start_here(kind)
+    execution = bench.begin(granted)
+    execution.interrupt(why)
+    await execute(execution)
+    assert execution.work is None
+    assert (await raft.row(granted)).state == state
+
+
 async def test_a_result_is_stored(raft: "Raft", bench: Bench) -> None:
     row = await bench.run(await raft.start_here("test.answer", value={"rows": [1, 2]}))
     assert (row.state, row.result) == ("completed", {"value": {"rows": [1, 2]}})

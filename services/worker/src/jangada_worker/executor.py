@@ -124,6 +124,9 @@ async def perform(execution: Execution) -> None:
     registration = execution.registration
     if registration is None or execution.error is not None:
         return
+    if execution.interrupted.done():
+        execution.error = JobInterrupted("The attempt was interrupted before it began.")
+        return
     isolation, began = _isolation(execution, registration), time.monotonic()
     execution.work = work = isolation.start(
         registration.handler, execution.arguments, execution.context

@@ -147,9 +147,10 @@ class ChildWorker:
 
     async def _end_running(self) -> None:
         """Wait for what runs; when its time is up, or there is a hurry, hand it back."""
-        for execution in self._broker.take_back():
+        unbegun = self._broker.take_back()
+        for execution in unbegun:
             execution.interrupt(Interruption.HAND_BACK)
-            await self._run_job(execution)
+        handing_back = [asyncio.create_task(self._run_job(each)) for each in unbegun]
         hurried = asyncio.ensure_future(self._stop.hurried.wait())
         idle = asyncio.ensure_future(self._slots.wait_idle())
         await asyncio.wait(
@@ -161,6 +162,8 @@ class ChildWorker:
         # What can't be stopped ends with the process, once it is written that it is handed back.
         recorded = asyncio.gather(*(execution.recorded.wait() for execution in self._running))
         await wait_at_most(recorded, (GRACE + LAST_WORDS).total_seconds())
+        for task in handing_back:
+            task.cancel()
 
     def _accept(self, job: GrantedJob, slots: int) -> None:
         """A granted job occupies its slots from now on."""
