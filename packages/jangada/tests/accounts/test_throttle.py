@@ -1,6 +1,7 @@
 """Failed sign-ins: guessing is slowed down, and the owner of an account is not locked out."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import func, select, text
 
@@ -35,6 +37,7 @@ pytestmark = pytest.mark.anyio
 type Enter = Callable[..., Awaitable[Any]]
 type Open = Callable[..., AbstractAsyncContextManager[Accounts]]
 
+PROTOCOL_PAGE = Path(__file__).parents[4] / "docs" / "queue-protocol.md"
 LIMITS = ThrottleSettings(account_failures=3, address_failures=6, window=timedelta(minutes=15))
 ELSEWHERE = "198.51.100.9"
 WRONG = "not the password at all"
@@ -265,6 +268,8 @@ async def test_counts_go_on_in_postgres_when_valkey_stops_and_in_valkey_when_it_
         said = [await outcome(sign_in(password=WRONG, through=accounts)) for _ in range(4)]
         assert said == [SignInFailed] * 3 + [SignInThrottled]
         own_valkey.start()
+        assert await outcome(sign_in(password=WRONG, through=accounts)) is SignInThrottled
+        await end_windows(accounts)
         assert await outcome(sign_in(password=WRONG, through=accounts)) is SignInFailed
         assert await accounts.runtime.valkey.dbsize() == 3
 
@@ -298,3 +303,29 @@ async def counted(accounts: Accounts) -> int:
 async def test_a_client_is_told_by_its_network(address: str | None, told_by: str) -> None:
     assert network(address) == told_by
     assert network("2001:db8:1:3::") != network("2001:db8:1:2::")
+
+
+@pytest.mark.parametrize("missing", [[], ["INCRBY"]])
+async def test_valkey_s_user_needs_the_commands_that_are_documented(
+    *,
+    settings: Settings,
+    open_process: Open,
+    valkey_client: Redis,
+    capsys: pytest.CaptureFixture[str],
+    missing: list[str],
+) -> None:
+    """Whoever leaves one out is told; failures are counted all the same, and are looked for."""
+    (named,) = re.findall(r"counts failed sign-ins by `([A-Z ]+)`", PROTOCOL_PAGE.read_text())
+    allowed = [f"+{command}" for command in named.split() if command not in missing]
+    valkey_client.execute_command(
+        *("ACL", "SETUSER", "api", "reset", "on", ">secret", "~jangada:*", "-@all", *allowed)
+    )
+    place = settings.valkey.url.get_secret_value().partition("@")[2]
+    as_user = ValkeySettings(url=SecretStr(f"unix://api:secret@{place}"))
+    async with open_process(limited(settings.model_copy(update={"valkey": as_user}))) as accounts:
+        count = accounts.throttle.account("nobody@example.com")
+        for _ in range(count.limit):
+            await accounts.throttle.count(count)
+        assert await accounts.throttle.spent(count)
+    valkey_client.execute_command("ACL", "DELUSER", "api")
+    assert ("counted in PostgreSQL" in "".join(capsys.readouterr())) is bool(missing)

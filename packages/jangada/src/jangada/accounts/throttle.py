@@ -7,12 +7,14 @@ before, where only the failures from there count. Who fails there is told what e
 the answers say neither whether there is an account nor where its owner is. Sessions that are open
 are not touched.
 
-Counts live in Valkey, and in PostgreSQL while Valkey is absent. Keys are HMACs: neither store
+Counts live in Valkey, and in PostgreSQL while Valkey takes no writes. Keys are HMACs: neither store
 learns an e-mail address.
 """
 
 import asyncio
 import hmac
+import math
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,11 +23,14 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 from weakref import WeakValueDictionary
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy import text
 
 from jangada.accounts.errors import HashingBusy, SignInThrottled
 from jangada.runtime import Runtime, derived_key
+from jangada.telemetry import get_logger
+
+log = get_logger(__name__)
 
 _PURPOSE: Final = "accounts: throttle"
 _PREFIX: Final = "jangada:sign-in:"
@@ -70,6 +75,10 @@ class Throttle:
         self._runtime = runtime
         self._settings = runtime.settings.auth.throttle
         self._key = derived_key(runtime.settings, _PURPOSE)
+        self._has_warned = False
+        self._postgres_until = -math.inf
+        """Failures of these windows may have been counted there, though Valkey can be read."""
+
         self._turns: WeakValueDictionary[str, _Turns] = WeakValueDictionary()
 
     def account(self, email_key: str) -> Count:
@@ -124,7 +133,9 @@ class Throttle:
         keys = [count.key for count in counts]
         try:
             await self._count_in_valkey(keys)
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
+            self._warn_once(error)
+            self._postgres_until = time.monotonic() + self._settings.window.total_seconds()
             await self._count_in_postgres(keys)
 
     async def refuse_spent(self, *counts: Count) -> None:
@@ -134,9 +145,23 @@ class Throttle:
     async def spent(self, *counts: Count) -> Spent:
         """Those of the counts that are used up, each with what is left of its window."""
         try:
-            return await self._spent_in_valkey(counts)
-        except (RedisError, OSError):
+            spent = await self._spent_in_valkey(counts)
+        except (RedisError, OSError) as error:
+            self._warn_once(error)
             return await self._spent_in_postgres(counts)
+        if time.monotonic() < self._postgres_until:
+            return {**await self._spent_in_postgres(counts), **spent}
+        return spent
+
+    def _warn_once(self, error: Exception) -> None:
+        """Of what nobody else notices: that Valkey is absent is told by the API's readiness."""
+        if isinstance(error, NoPermissionError) and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "failed sign-ins are counted in PostgreSQL: Valkey's user may not run the commands "
+                "that docs/queue-protocol.md names",
+                error=str(error),
+            )
 
     async def _spent_in_valkey(self, counts: Sequence[Count]) -> Spent:
         async with self._runtime.valkey.pipeline(transaction=False) as pipe:

@@ -248,3 +248,5 @@ async def _begin(
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("upload_lease_not_renewed", exc_info=error)

@@ -34,9 +34,10 @@ POLL = timedelta(milliseconds=50)
 FIRST_PAUSE = timedelta(milliseconds=500)
 LONGEST_PAUSE = timedelta(seconds=30)
 STEADY = timedelta(seconds=30)
+"""A child that lived so long did start: the pause after it is the first one again."""
+
 HURRIED_GRACE = timedelta(seconds=10)
 """A worker gives its handlers a second and itself five to write what became of their jobs."""
-"""A child that lived so long did start: the pause after it is the first one again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,7 +190,8 @@ def stop_recorded(record: Path, escalation: Escalation) -> bool:
     """End what an earlier, killed runner left behind; True when there was something."""
     pid = read_record(record)
     if pid is not None:
-        _stop_foreign(psutil.Process(pid), escalation, lambda: read_record(record) is None)
+        with suppress(psutil.NoSuchProcess):  # it has ended just now
+            _stop_foreign(psutil.Process(pid), escalation, lambda: read_record(record) is None)
     record.unlink(missing_ok=True)
     return pid is not None
 
