@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 import httpx
 import psycopg.errors
@@ -28,6 +29,8 @@ from jangada_api import problems
 from jangada_api.deps import RuntimeDep
 from jangada_api.openapi import ProblemDocument
 from jangada_queue.errors import QueueUnavailable
+
+NOBODY = UUID(int=1)
 
 pytestmark = pytest.mark.anyio
 
@@ -206,6 +209,47 @@ async def test_another_method_is_405_and_names_the_known(client: httpx.AsyncClie
     assert response.status_code == 405
     assert response.headers["allow"] == "GET"
     assert problem_of(response)["code"] == "route.method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/me", "DELETE, GET, PATCH"),
+        ("/v1/schedules", "GET, POST"),
+        (f"/v1/contacts/{NOBODY}", "DELETE, GET, PATCH"),
+    ],
+)
+async def test_all_methods_of_an_address_are_named(
+    client: httpx.AsyncClient, path: str, methods: str
+) -> None:
+    assert (await client.put(path)).headers["allow"] == methods
+
+
+@pytest.mark.parametrize(
+    ("path", "unknown", "known"),
+    [
+        ("/v1/contacts?on-conflict=skip&limit=3", ["?on-conflict"], "cursor, email, limit"),
+        ("/v1/contacts:export?Q=a&page=2", ["?Q", "?page"], "phone, q"),
+        ("/v1/me?limit=3", ["?limit"], "none"),
+    ],
+)
+async def test_an_unknown_query_parameter_is_refused(
+    caller: httpx.AsyncClient,
+    client: httpx.AsyncClient,
+    *,
+    path: str,
+    unknown: list[str],
+    known: str,
+) -> None:
+    """A typo isn't taken for the default, and who isn't signed in is told that first."""
+    response = await caller.get(path)
+    assert response.status_code == 422
+    errors = problem_of(response)["errors"]
+    assert [(each["pointer"], each["code"]) for each in errors] == [
+        (name, "extra_forbidden") for name in unknown
+    ]
+    assert known in errors[0]["detail"]
+    assert (await client.get(path)).status_code == 401
 
 
 async def test_a_file_that_is_not_there_is_a_problem_too(client: httpx.AsyncClient) -> None:

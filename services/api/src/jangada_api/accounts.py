@@ -48,8 +48,9 @@ from jangada.tenants.models import User
 from jangada_api.deps import AccountsDep, PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.forwarded import client_address
 from jangada_api.listing import Listing, PageDep
-from jangada_api.openapi import api_router, documented
+from jangada_api.openapi import documented
 from jangada_api.principal import principal_of
+from jangada_api.routing import api_router
 
 router = api_router()
 

@@ -51,7 +51,8 @@ from jangada_api.contacts import as_file, csv_response
 from jangada_api.deps import PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.import_options import ImportOptionsDep
 from jangada_api.jobs import JobFailure, JobOut, JobProgress, read_job_now
-from jangada_api.openapi import api_router, documented
+from jangada_api.openapi import documented
+from jangada_api.routing import api_router
 from jangada_api.uploads import FORM, REQUEST_BODY, IncomingDep, UploadMalformed
 
 router = api_router(tags=["contacts"])

@@ -23,7 +23,8 @@ from jangada.contacts.schemas import ContactCreate, ContactFilter, ContactPatch
 from jangada.crud import InvalidCursor
 from jangada_api.deps import PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.listing import Listing, PageDep
-from jangada_api.openapi import api_router, documented
+from jangada_api.openapi import documented
+from jangada_api.routing import api_router
 
 router = api_router(tags=["contacts"])
 

@@ -32,7 +32,8 @@ from jangada.runtime import Runtime
 from jangada_api.deps import AccountsDep, PrincipalDep, RuntimeDep
 from jangada_api.job_streams import JobReader, JobStreams, StreamLimitReached, TooManyStreams
 from jangada_api.listing import Listing, PageDep
-from jangada_api.openapi import Fault, api_router, documented
+from jangada_api.openapi import Fault, documented
+from jangada_api.routing import api_router
 from jangada_queue.signals import Progress
 
 router = api_router(prefix="/v1/jobs", tags=["jobs"])

@@ -5,14 +5,11 @@ JSON body; the examples are those of the models (`json_schema_extra`), so they a
 """
 
 from collections.abc import Iterator, Sequence
-from enum import Enum
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
 
-from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import BaseRoute
 
@@ -116,16 +113,6 @@ def operations(made: Json) -> Iterator[Json]:
     """Every operation of a document."""
     for path in made["paths"].values():
         yield from (path[method] for method in METHODS if method in path)
-
-
-def api_router(*, prefix: str = "", tags: list[str | Enum] | None = None) -> APIRouter:
-    """The router of a feature, whose operations have the names of their functions."""
-    return APIRouter(prefix=prefix, tags=tags, generate_unique_id_function=_operation_id)
-
-
-def _operation_id(route: APIRoute) -> str:
-    """Unique over all routes (a test says so), and stable."""
-    return route.name
 
 
 def _summarise(operation: Json) -> None:

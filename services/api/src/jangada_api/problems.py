@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
@@ -34,6 +35,7 @@ from jangada.errors import (
     Unavailable,
 )
 from jangada.telemetry import current_request_id, get_logger
+from jangada_api.routing import methods_at
 from jangada_queue.errors import QueueUnavailable
 
 log = get_logger(__name__)
@@ -267,6 +269,8 @@ def response_to(error: Exception) -> Response:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        error.headers = {"Allow": ", ".join(methods_at(request.app.routes, request.scope))}
     response = response_to(error)
     if isinstance(response, Problem):
         request.scope[CODE_IN_SCOPE] = response.code

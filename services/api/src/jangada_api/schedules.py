@@ -25,7 +25,8 @@ from jangada.schedules.schemas import ScheduleCreate, ScheduleFilter, SchedulePa
 from jangada_api.deps import PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.jobs import JobOut, read_job
 from jangada_api.listing import Listing, PageDep
-from jangada_api.openapi import api_router, documented
+from jangada_api.openapi import documented
+from jangada_api.routing import api_router
 
 router = api_router(prefix="/v1/schedules", tags=["schedules"])
 
