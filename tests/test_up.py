@@ -206,10 +206,12 @@ def test_only_the_children_listen_and_only_on_loopback(platform: Up) -> None:
     assert all("-m jangada" in line or "jangada_worker" in line for line, _ in listening)
 
 
+@pytest.mark.parametrize("port", ["free", "same"])
 def test_a_second_up_in_the_folder_is_refused(
-    platform: Up, ready: dict[str, Any], folder: Path
+    platform: Up, ready: dict[str, Any], folder: Path, port: str
 ) -> None:
-    second = Up(folder, "--port", "0")
+    """The folder is what is in the way, also where the port is taken by the first one, too."""
+    second = Up(folder, "--port", "0" if port == "free" else ready["api_url"].rpartition(":")[2])
     assert second.stop(signal.SIGCONT) == 1
     assert str(platform.process.pid) in second.until("error")["detail"]
     assert sign_in(ready, folder).status_code == 200

@@ -61,6 +61,9 @@ WRONG = {
     "AUTH__ALGORITHM": [CANARY, "none", "HS256"],
     "AUTH__PASSWORD": [CANARY, "[]"],
     "API__TRUSTED_PROXIES": [f"10.0.0.0/8,{CANARY}", "10.0.0.1/8", f'["{CANARY}"', "[1, 2"],
+    "STORAGE__URL": [CANARY, f"ftp://{CANARY}", "", "/var/files"],
+    "CONTACTS__DEFAULT_REGION": [CANARY, "XX", "br", ""],
+    "TELEMETRY__OTLP_ENDPOINT": [CANARY, f"grpc://{CANARY}", "http://", ""],
     "STORAGE__OPTIONS": [CANARY, f'{{"secret_access_key": ["{CANARY}"]}}', "[]"],
     "MAIL__URL": [
         "",

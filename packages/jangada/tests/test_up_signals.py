@@ -6,12 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jangada.config import ApiSettings
 from jangada.local.errors import PortInUse
-from jangada.local.up import EXIT_INTERRUPTED, Interruptions, refuse_busy_port
+from jangada.local.platforms import Options, WorkerRange
+from jangada.local.up import (
+    EXIT_INTERRUPTED,
+    Interruptions,
+    refuse_busy_port,
+    refuse_busy_ports,
+)
 
 TIMEOUT = 30
 
@@ -100,7 +109,22 @@ def test_a_port_in_use_is_refused_by_its_number(host: str) -> None:
         pytest.skip(f"{host} is not to be had here: {error}")
     with listening:
         port = listening.getsockname()[1]
-        with pytest.raises(PortInUse, match=f"Port {port} on {host}"):
-            refuse_busy_port(host, port)
-    refuse_busy_port(host, port)
-    refuse_busy_port(host, 0)
+        with pytest.raises(PortInUse, match=f"Port {port} on {host}.*by --port"):
+            refuse_busy_port(host, port, "--port")
+    refuse_busy_port(host, port, "--port")
+    refuse_busy_port(host, 0, "--port")
+
+
+def test_one_port_for_both_is_refused(tmp_path: Path) -> None:
+    """Before the folder's servers are started, which would be for nothing."""
+    same = Options(
+        data_dir=tmp_path,
+        port=8000,
+        management_port=8000,
+        workers=WorkerRange(0, 4),
+        fresh=False,
+    )
+    with pytest.raises(PortInUse, match="--port and --management-port"):
+        refuse_busy_ports(same, ApiSettings())
+    free = replace(same, port=0, management_port=0)
+    refuse_busy_ports(free, ApiSettings())

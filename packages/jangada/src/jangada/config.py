@@ -40,12 +40,15 @@ from jangada.environment import (
     comma_separated,
     explain,
     faulty,
+    http_url,
     json_object,
     keys_of,
     misread_sections,
+    phone_region,
     postgresql_url,
     sender_address,
     smtp_url,
+    storage_url,
     unknown_keys_of,
     valkey_url,
 )
@@ -231,6 +234,8 @@ class StorageSettings(Section):
         "waited for longer than this and what 8 KiB a second would take.",
     )
 
+    _understood = field_validator("url")(storage_url)
+
     @field_validator("max_upload_bytes")
     @classmethod
     def _fits_into_parts(cls, value: int, info: ValidationInfo) -> int:
@@ -286,9 +291,9 @@ class ContactsSettings(Section):
 
     default_region: str = Field(
         "BR",
-        pattern="^[A-Z]{2}$",
         description="Country (ISO 3166) of phone numbers that are written without a country code.",
     )
+    _known = field_validator("default_region")(phone_region)
     max_columns: int = Field(512, ge=1, description="Columns that an import file may have.")
     max_cell_chars: int = Field(10_000, ge=100, description="Characters that one cell may have.")
     max_lines: int = Field(
@@ -325,6 +330,7 @@ class TelemetrySettings(Section):
         description="OTLP/HTTP endpoint for traces, such as `http://collector:4318`. Unset: no "
         "tracing, at no cost.",
     )
+    _reachable = field_validator("otlp_endpoint")(http_url)
     service_name: str | None = Field(
         None, description="`service.name` in logs and traces. Default: the command's own."
     )

@@ -13,7 +13,7 @@ from datetime import timedelta
 from email.errors import MessageError
 from email.headerregistry import Address
 from pathlib import Path
-from typing import Annotated, override
+from typing import Annotated, Final, override
 from urllib.parse import unquote, urlsplit
 
 import psycopg
@@ -52,6 +52,9 @@ class Section(BaseModel):
     """A group of settings; a key that it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+OBJECT_STORES: Final = ("s3://", "gs://", "az://", "abfss://")
 
 
 def _duration(value: object) -> object:
@@ -104,6 +107,29 @@ def valkey_url(value: SecretStr) -> SecretStr:
         parse_url(url)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError):
         raise ValueError("is no URL that redis-py understands") from None
+    return value
+
+
+def storage_url(value: str) -> str:
+    """Refuse a store that there isn't."""
+    if not value.startswith(("file://", *OBJECT_STORES)):
+        raise ValueError(f"must begin with file://, {', '.join(OBJECT_STORES)}")
+    return value
+
+
+def http_url(value: str | None) -> str | None:
+    """Refuse what no HTTP client could send to."""
+    if value is not None and not re.match(r"https?://[^/\s]", value):
+        raise ValueError("must be an http:// or https:// URL")
+    return value
+
+
+def phone_region(value: str) -> str:
+    """Refuse a country whose phone numbers nobody knows."""
+    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 - not every command pays for it
+
+    if value not in SUPPORTED_REGIONS:
+        raise ValueError("must be a country's two capital letters (ISO 3166), such as BR")
     return value
 
 

@@ -135,7 +135,7 @@ def _known(store: SessionStore, server: str | None, *, allow_http: bool) -> str:
     if server is None:
         last = store.last_server()
         if last is None:
-            raise ServerInvalid("Which server? Sign in with `jangada login URL`, or use --server.")
+            raise ServerInvalid("Which server? Sign in with `jangada login URL` first.")
         return last
     kept = store.find(server_url(server, allow_http=True))
     return server_url(server, allow_http=allow_http or (kept is not None and kept.allow_http))

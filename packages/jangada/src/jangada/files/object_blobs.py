@@ -31,7 +31,6 @@ CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 MAX_RETRIES: Final = 3
 RETRY_TIMEOUT: Final = timedelta(seconds=60)
 ABORT_DEADLINE: Final = timedelta(seconds=30)
-SCHEMES: Final = ("s3://", "gs://", "az://", "abfss://")
 
 
 class ObjectBlobs:
@@ -221,8 +220,6 @@ def _failed(error: Exception) -> StorageUnavailable:
 
 
 def _connect(url: str, options: dict[str, str]) -> ObjectStore:
-    if not url.startswith(SCHEMES):
-        raise invalid_url(f"must begin with file:// or {', '.join(SCHEMES)}")
     is_plain = options.pop("allow_http", "false") == "true"
     try:
         return from_url(

@@ -192,7 +192,7 @@ def _reservation(
     if room < (1 if needed is None else needed):
         raise StorageQuotaExceeded(
             f"With this file more than {limits.max_stored_bytes_per_tenant:,} bytes would be "
-            f"stored, which is all that you may store. Delete files first."
+            f"stored, which is all that you may store. Delete imports first."
         )
     wanted = RESERVED_AHEAD if needed is None else needed + ahead
     return min(wanted, room, limits.max_upload_bytes)

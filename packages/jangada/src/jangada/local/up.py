@@ -13,9 +13,9 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import timedelta
 
-from jangada.config import Settings
+from jangada.config import ApiSettings, Settings
 from jangada.errors import JangadaError
-from jangada.local.data_folder import DataFolder
+from jangada.local.data_folder import MARKER, DataFolder
 from jangada.local.errors import FolderUnusable, PortInUse
 from jangada.local.output import Output
 from jangada.local.platforms import Options, Platform
@@ -26,8 +26,18 @@ LOOP_TICK = timedelta(milliseconds=200)
 """asyncio may notice a signal only at its next event: there is always one soon."""
 
 
-def refuse_busy_port(host: str, port: int) -> None:
+def refuse_busy_ports(options: Options, api: ApiSettings) -> None:
     """Say at once what would otherwise be the end of a long start. Raises `PortInUse`."""
+    if options.port == options.management_port != 0:
+        raise PortInUse(
+            f"Port {options.port} can't be both --port and --management-port: choose another."
+        )
+    refuse_busy_port(api.host, options.port, "--port")
+    refuse_busy_port(api.management_host, options.management_port, "--management-port")
+
+
+def refuse_busy_port(host: str, port: int, option: str) -> None:
+    """Raise `PortInUse` for one that can't be had, which the option would change."""
     if port == 0:
         return
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -38,7 +48,7 @@ def refuse_busy_port(host: str, port: int) -> None:
         except OSError as error:
             raise PortInUse(
                 f"Port {port} on {host} cannot be had ({error.strerror}): end what uses it, or "
-                "choose another (0 takes a free one)."
+                f"choose another by {option} (0 takes a free one)."
             ) from error
 
 
@@ -84,9 +94,18 @@ async def _finishes(work: Coroutine[None, None, None], unless: asyncio.Event) ->
     return False
 
 
+def _refuse_busy(options: Options, settings: Settings) -> None:
+    """Where they are taken by another `up` in the same folder, that is what has to be said."""
+    try:
+        refuse_busy_ports(options, settings.api)
+    except PortInUse:
+        if (options.data_dir / MARKER).exists():
+            DataFolder(options.data_dir).open().close()
+        raise
+
+
 async def _run(options: Options, settings: Settings, output: Output) -> int:
-    refuse_busy_port(settings.api.host, options.port)
-    refuse_busy_port(settings.api.management_host, options.management_port)
+    _refuse_busy(options, settings)
     interruptions = Interruptions(output)
     folder = DataFolder(options.data_dir).open()
     platform = Platform(options, settings, folder, output)
