@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,7 +10,7 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner, Result
 
 from jangada_queue.client import QueueClient
-from jangada_queue.commands import EXIT_UNAVAILABLE, build
+from jangada_queue.commands import COLUMNS, EXIT_UNAVAILABLE, build
 from jangada_queue.leases import client as leases
 from jangada_queue.messages import Offer
 from jangada_queue.statistics import Upstream, write_upstream
@@ -43,14 +44,31 @@ async def run(client: QueueClient | str, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-async def invoke(client: QueueClient | str, *arguments: str) -> Result:
+async def invoke(client: QueueClient | str, *arguments: str, **more: str) -> Result:
     if isinstance(client, str):
         url = client
     else:
         options = client.redis.connection_pool.connection_kwargs
         url = f"unix://:{options['password']}@{options['path']}"
-    environment = {"JANGADA_QUEUE_BROKER": url}
+    environment = {"JANGADA_QUEUE_BROKER": url, **more}
     return await asyncio.to_thread(CliRunner().invoke, build(), arguments, env=environment)
+
+
+async def test_a_narrow_terminal_shows_all_figures(client: QueueClient) -> None:
+    """A column for each queue, where a line would be cut."""
+    await leases.serve(client, [QUEUE, "an-import"])
+    shown = {
+        columns: (await invoke(client, "stats", TTY_COMPATIBLE="1", COLUMNS=columns)).output
+        for columns in ("60", "160")
+    }
+    lines = {
+        columns: [line.split() for line in re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()]
+        for columns, text in shown.items()
+    }
+    assert lines["160"][0] == list(COLUMNS)
+    assert [line[0] for line in lines["160"][1:]] == ["an-import", QUEUE]
+    assert lines["60"][0] == ["queue", "an-import", QUEUE]
+    assert [line[0] for line in lines["60"]] == list(COLUMNS)
 
 
 async def test_statistics_are_for_people_and_programs(client: QueueClient) -> None:

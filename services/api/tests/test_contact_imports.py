@@ -322,9 +322,13 @@ async def test_a_failed_import_says_why(
     assert (await caller.get(f"{PATH}/{job['id']}")).status_code == 404
 
 
-async def test_an_import_under_way_cannot_be_deleted(caller: httpx.AsyncClient) -> None:
+async def test_an_import_under_way_has_no_rejects_and_cannot_be_deleted(
+    caller: httpx.AsyncClient,
+) -> None:
     job = await start(caller)
     answer = await caller.delete(f"{PATH}/{job['id']}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "contact_import.under_way")
+    answer = await caller.get(f"{PATH}/{job['id']}/rejects")
     assert (answer.status_code, answer.json()["code"]) == (409, "contact_import.under_way")
     assert (await caller.post(f"/v1/jobs/{job['id']}:cancel")).status_code == 200
     assert (await caller.delete(f"{PATH}/{job['id']}")).status_code == 204

@@ -18,7 +18,7 @@ from jangada.jobs.delivery.sweep import Swept
 from jangada_queue.client import QueueClient
 from jangada_queue.messages import Depth, OnOffer
 from jangada_queue.patience import Stop
-from jangada_queue.statistics import queue_stats
+from jangada_queue.statistics import Upstream, queue_stats, write_upstream
 from jangada_queue.workers import WorkerReport, report
 from jangada_worker.dispatcher import Dispatcher
 from jangada_worker.housekeeping import Housekeeping
@@ -184,6 +184,19 @@ async def test_upstream_says_what_waits_in_postgresql(raft: "Raft") -> None:
         )
 
     await raft.until(said)
+
+
+async def test_a_queue_of_an_earlier_dispatcher_is_told_of(raft: "Raft") -> None:
+    """It is empty and served by nobody: its figures would seem to be nobody's, too."""
+    before = Upstream(5, 0, 0, 0, 0)
+    await write_upstream(raft.runtime.queue, "former", before)
+    await raft.dispatcher()
+
+    async def is_told() -> bool:
+        (stats,) = await queue_stats(raft.runtime.queue, ["former"])
+        return stats.upstream is not None and stats.upstream.available == 0
+
+    await raft.until(is_told)
 
 
 async def test_two_dispatchers_publish_everything_once(raft: "Raft") -> None:

@@ -161,10 +161,28 @@ def stats(
     if as_json:
         _print_json(found)
         return
-    table = Table(*COLUMNS, box=None, header_style="bold")
-    for each in found:
-        table.add_row(*(Text(show(each)) for show in COLUMNS.values()))
-    _print_table(table)
+    _print_stats(found)
+
+
+def _print_stats(found: Sequence[QueueStats]) -> None:
+    """A line for each queue; where that is too wide for the terminal, a column."""
+    rows = [[Text(show(each)) for show in COLUMNS.values()] for each in found]
+    wide = _table(list(COLUMNS), rows)
+    console = Console()
+    unbounded = console.options.update(width=PIPE_WIDTH)
+    needed = console.measure(wide, options=unbounded).maximum
+    if console.is_terminal and needed > console.width:
+        first, *others = zip(map(Text, COLUMNS), *rows, strict=True)
+        console.print(_table([str(cell) for cell in first], others))
+    else:
+        _print_table(wide)
+
+
+def _table(header: Sequence[str], rows: Iterable[Iterable[Text]]) -> Table:
+    table = Table(*header, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 async def _say_unknown(client: QueueClient, queues: Sequence[str]) -> None:

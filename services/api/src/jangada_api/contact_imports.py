@@ -319,15 +319,19 @@ async def delete_import(session: SessionDep, principal: PrincipalDep, import_id:
 async def get_found_import(
     session: ReadSessionDep, principal: PrincipalDep, import_id: UUID
 ) -> ContactImport:
-    """Raises `ImportNotFound` while the answer can still be a 404."""
-    found, _ = await service.get_import(session, principal.tenant_id, import_id)
+    """Raises `ImportNotFound` and `ImportUnderWay` while the answer can still be one of them."""
+    mend = "which rows it rejects is known once it is over"
+    found, _ = await service.get_finished_import(session, principal.tenant_id, import_id, mend=mend)
     return found
 
 
 @router.get(
     "/v1/contacts/imports/{import_id}/rejects",
     response_class=StreamingResponse,
-    responses={**csv_response("rejects.csv", REJECTS_EXAMPLE), **documented(ImportNotFound)},
+    responses={
+        **csv_response("rejects.csv", REJECTS_EXAMPLE),
+        **documented(ImportNotFound, ImportUnderWay),
+    },
 )
 async def download_rejects(
     runtime: RuntimeDep, found: Annotated[ContactImport, Depends(get_found_import)]

@@ -24,7 +24,7 @@ from jangada_queue.server import server_time
 from jangada_queue.signals import tell
 from jangada_queue.statistics import QueueStats, Upstream, queue_stats, write_upstream
 from jangada_queue.watch import Watch
-from jangada_queue.workers import prune
+from jangada_queue.workers import known_queues, prune
 from jangada_worker.metrics import DispatcherMetrics
 from jangada_worker.retention import Retention
 
@@ -48,6 +48,7 @@ class Housekeeping:
     _arrivals: dict[str, DecayedRate] = field(default_factory=dict)
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _suspicious: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _inherited: Collection[str] | None = None
     _pruned_at: float = -math.inf
 
     def __post_init__(self) -> None:
@@ -66,7 +67,8 @@ class Housekeeping:
             raise
 
     async def _keep(self, dispatched: Collection[str]) -> None:
-        queues = sorted({*dispatched, *await self.connection.run(dispatch.list_queues)})
+        waiting = await self.connection.run(dispatch.list_queues)
+        queues = sorted({*dispatched, *waiting, *await self._inherit()})
         await self._watch_clock(queues)
         for stats in await queue_stats(self.client, queues):
             self._kinds[stats.queue] = stats.kinds
@@ -83,6 +85,13 @@ class Housekeeping:
                 if known := self.kinds(queue):
                     await self.client.disown(queue, known)
         await self.retention.take_turn()
+
+    async def _inherit(self) -> Collection[str]:
+        """The queues that an earlier dispatcher told of: of empty ones nobody else would."""
+        if self._inherited is None:
+            known = await queue_stats(self.client, await known_queues(self.client))
+            self._inherited = [stats.queue for stats in known if stats.upstream is not None]
+        return self._inherited
 
     async def _watch_clock(self, queues: Collection[str]) -> None:
         """A clock that was set back would have message leases last until it has caught up."""

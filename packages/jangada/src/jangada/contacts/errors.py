@@ -123,7 +123,7 @@ class ImportNotFound(NotFound):
 
 
 class ImportUnderWay(Conflict):
-    """The import isn't over yet: cancel its job first."""
+    """The import isn't over yet: wait for its job, or cancel it."""
 
     code = "contact_import.under_way"
 

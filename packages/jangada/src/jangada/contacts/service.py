@@ -162,15 +162,23 @@ async def start_import(
     return job
 
 
+async def get_finished_import(
+    session: AsyncSession, tenant_id: UUID, id: UUID, *, mend: str
+) -> tuple[ContactImport, Job]:
+    """An import that is over. Raises `ImportNotFound`, and `ImportUnderWay` with how to mend it."""
+    found, job = await get_import(session, tenant_id, id)
+    if job.state not in FINAL_STATES:
+        raise ImportUnderWay(f"Import {id} is {job.state}; {mend}.")
+    return found, job
+
+
 async def delete_import(session: AsyncSession, tenant_id: UUID, id: UUID) -> None:
     """Delete an import that is over, with its rejected rows and what is left of its file.
 
     Contacts stay, and so does the job, for as long as other finished ones. Raises `ImportNotFound`
     and `ImportUnderWay`.
     """
-    found, job = await get_import(session, tenant_id, id)
-    if job.state not in FINAL_STATES:
-        raise ImportUnderWay(f"Import {id} is {job.state}; cancel it first.")
+    found, job = await get_finished_import(session, tenant_id, id, mend="cancel it first")
     if found.file_id is not None:
         await session.execute(
             delete(File).where(File.tenant_id == tenant_id, File.id == found.file_id)
