@@ -124,10 +124,13 @@ async def test_each_outcome_is_written(  # noqa: PLR0917 - the table's columns
 async def test_what_is_interrupted_before_it_begins_never_does(
     raft: "Raft", bench: Bench, *, kind: str, why: Interruption, state: str
 ) -> None:
-    granted = await raft.start_here(kind)
+    path = raft.folder / "end"
+    path.touch()
+    granted = await raft.start_here(kind, **({"path": str(path)} if "thread" in kind else {}))
     execution = bench.begin(granted)
     execution.interrupt(why)
     await execute(execution)
+    assert execution.arguments is not None
     assert execution.work is None
     assert (await raft.row(granted)).state == state
 
