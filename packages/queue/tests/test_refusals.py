@@ -70,13 +70,16 @@ async def refuses(redis: Redis) -> bool:
     return False
 
 
-@pytest.mark.parametrize("refusing", [without_replicas, full, busy])
-async def test_a_refusal_is_an_absence(client: QueueClient, refusing: Refusing) -> None:
+@pytest.mark.parametrize(
+    ("refusing", "word"), [(without_replicas, "NOREPLICAS"), (full, "OOM"), (busy, "BUSY")]
+)
+async def test_a_refusal_is_an_absence(client: QueueClient, refusing: Refusing, word: str) -> None:
+    """And says in the server's own word what is the matter."""
     await client.publish("q", [Offer("a", "known", b"")], limit=9)
     async with refusing(client.redis):
-        with pytest.raises(QueueUnavailable):
+        with pytest.raises(QueueUnavailable, match=f"refuses commands for now .{word}"):
             await client.claim("q", "w", 9, pod="p")
-        with pytest.raises(QueueUnavailable):
+        with pytest.raises(QueueUnavailable, match=word):
             await tell(client, wake=["q", "r"])
     assert [claim.key for claim in (await client.claim("q", "w", 9, pod="p")).claims] == ["a"]
 

@@ -12,17 +12,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jangada_queue.errors import QueueUnavailable
@@ -33,23 +24,19 @@ type Argument = str | bytes | int | float
 SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 
 _ABSENT: Final = (
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
     MasterNotFoundError,
-    OutOfMemoryError,
     OSError,
-    ReadOnlyError,
     RedisConnectionError,
     RedisTimeoutError,
     TimeoutError,
-    TryAgainError,
 )
 
-_REFUSAL: Final = re.compile(r"\b(?:BUSY|MISCONF|NOREPLICAS|UNKILLABLE)\b")
+_REFUSAL: Final = re.compile(
+    r"\b(?:BUSY|CLUSTERDOWN|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b"
+)
 """How a server begins its answer that is there and takes no command for now, or none that writes:
-its disk is full, it lacks replicas, it runs a script. redis-py has no errors of their own for it,
-and puts the command in front where it was one of a pipeline.
+its memory or disk is full, it lacks replicas or is one, it runs a script. redis-py takes the word
+off where it has an error of its own for it, and puts a pipeline's command in front.
 """
 
 
@@ -126,7 +113,7 @@ async def within(deadline: timedelta) -> AsyncIterator[None]:
     except _ABSENT as error:
         raise QueueUnavailable(f"Valkey is absent ({type(error).__name__}).") from error
     except ResponseError as error:
-        if (refusal := _REFUSAL.search(str(error))) is None:
+        if (refusal := _REFUSAL.search(f"{error.status_code} {error}")) is None:
             raise
         raise QueueUnavailable(f"Valkey refuses commands for now ({refusal[0]}).") from error
 
