@@ -311,6 +311,9 @@ SECRETS = {
 }
 
 
+SHARED_FILES = {"STORAGE__URL": "file:///srv/files"}
+
+
 def test_no_secret_is_printed_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     setenv(monkeypatch, **SECRETS)
     settings = load_settings()
@@ -350,9 +353,8 @@ def test_a_missing_master_key_is_named() -> None:
 def test_config_check_accepts_and_refuses(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    setenv(monkeypatch, **SECRETS, **SHARED_FILES)
     assert program("config", "check").out == "The settings are valid.\n"
-    setenv(monkeypatch, **SECRETS)
-    assert program("config", "check").code == 0
     setenv(monkeypatch, API__PORT="eighty", API__PROT=CANARY)
     ended = program("config", "check")
     assert (ended.code, ended.out) == (1, "")
@@ -362,9 +364,23 @@ def test_config_check_accepts_and_refuses(
     assert "Traceback" not in ended.err
 
 
+def test_config_check_names_all_that_a_service_would_not_start_with(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = program("config", "check")
+    assert (ended.code, ended.out) == (1, "")
+    assert "JANGADA_AUTH__MASTER_KEY: is not set" in ended.err
+    assert "JANGADA_STORAGE__URL: is a relative path" in ended.err
+    setenv(monkeypatch, ENVIRONMENT="development", AUTH__MASTER_KEY="k" * 32)
+    assert program("config", "check").code == 0
+    setenv(monkeypatch, STORAGE__URL="s3://bucket", STORAGE__OPTIONS='{"regoin": "eu"}')
+    assert "JANGADA_STORAGE__URL: the store or an option" in program("config", "check").err
+
+
 def test_config_check_minds_unknown_names_only_when_strict(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    setenv(monkeypatch, **SECRETS, **SHARED_FILES)
     setenv(monkeypatch, PORT="tcp://10.0.0.1:80", ENVIROMENT="production", TOKEN="a token")
     lenient, strict = program("config", "check"), program("config", "check", "--strict")
     assert (lenient.code, strict.code) == (0, 1)
@@ -374,7 +390,10 @@ def test_config_check_minds_unknown_names_only_when_strict(
     assert "JANGADA_TOKEN" not in lenient.err
 
 
-def test_config_check_strict_is_content_with_known_names(program: Program) -> None:
+def test_config_check_strict_is_content_with_known_names(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setenv(monkeypatch, **SECRETS, **SHARED_FILES)
     assert program("config", "check", "--strict").code == 0
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from jangada.config import TelemetrySettings, load_settings, unknown_keys
 from jangada.errors import JangadaError, NotFound, Unavailable
 from jangada.loading import loading
+from jangada.starting import hold
 from jangada.telemetry import configure_logging, describe
 
 GROUP = "jangada.commands"
@@ -102,8 +103,13 @@ def check(
         bool, typer.Option("--strict", help="Unknown JANGADA_ variables are errors too.")
     ] = False,
 ) -> None:
-    """Read the settings from the environment; exit 1 and name each wrong key."""
-    load_settings()
+    """Read the settings from the environment as a service would; exit 1 and name each wrong key."""
+    # Here and not above: they bring the clients of every server.
+    with loading():
+        from jangada.files.blobs import usable_storage  # noqa: PLC0415 - as said
+        from jangada.runtime import master_key  # noqa: PLC0415 - as said
+
+    hold(load_settings(), master_key, usable_storage)
     unknown = list(unknown_keys(os.environ))
     for key, nearest in unknown:
         hint = f"; did you mean {nearest}?" if nearest else ""

@@ -11,7 +11,7 @@ import pytest
 
 from jangada.config import Environment, Settings, StorageSettings
 from jangada.environment import InvalidSettings
-from jangada.files.blobs import BlobStore, batches, open_blobs, refuse_makeshift_storage
+from jangada.files.blobs import BlobStore, batches, open_blobs, usable_storage
 from jangada.files.errors import BlobNotFound, StorageUnavailable
 
 pytestmark = pytest.mark.anyio
@@ -208,13 +208,12 @@ def test_settings_that_no_store_understands_are_named(url: str, options: dict[st
 )
 def test_storage_that_all_processes_find_is_let_through(environment: Environment, url: str) -> None:
     settings = Settings(environment=environment, storage=StorageSettings(url=url))
-    assert settings.storage.url == url
-    refuse_makeshift_storage(settings)
+    assert usable_storage(settings) is open_blobs(settings.storage)
 
 
 def test_a_relative_path_is_refused_in_production() -> None:
     with pytest.raises(InvalidSettings, match=r"JANGADA_STORAGE__URL: .*`file:///`"):
-        refuse_makeshift_storage(Settings(environment=Environment.PRODUCTION))
+        usable_storage(Settings(environment=Environment.PRODUCTION))
 
 
 def test_equal_settings_share_a_store(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from jangada.config import Settings
-from jangada.files.blobs import refuse_makeshift_storage
+from jangada.files.blobs import usable_storage
 from jangada.loading import loading
+from jangada.runtime import master_key
 from jangada.starting import start
 
 Port = typer.Option(min=0, max=65535, help="Instead of the setting; 0 takes a free one.")
@@ -31,8 +32,7 @@ def api(
         from jangada_api import server  # noqa: PLC0415 - as said
         from jangada_api.reload import run_with_reload  # noqa: PLC0415 - as said
 
-    settings = start(server.SERVICE)
-    refuse_makeshift_storage(settings)
+    settings = start(server.SERVICE, master_key, usable_storage)
     settings = with_options(settings, host=host, port=port, management_port=management_port)
     sockets = server.open_sockets(settings)
     if reload:

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from jangada.config import Settings, load_settings
 from jangada.errors import Unavailable
-from jangada.files.blobs import refuse_makeshift_storage
+from jangada.files.blobs import usable_storage
 from jangada.loading import loading
-from jangada.runtime import Runtime, open_runtime
+from jangada.runtime import Runtime, master_key, open_runtime
 from jangada.scopes import refuse_pooler
 from jangada.starting import start
 from jangada.telemetry import get_logger, new_registry, tracing
@@ -39,8 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def worker() -> None:
     """Run jobs until SIGTERM, which lets them end; a second one hands them back at once."""
-    settings = start(name := "jangada-worker")
-    refuse_makeshift_storage(settings)
+    settings = start(name := "jangada-worker", master_key, usable_storage)
     with fork_server(_load_child) as server:
         _serve(settings, name, lambda *given: Supervisor(server, *given).run())
 
@@ -56,7 +55,7 @@ def _load_child() -> Run:
 
 def dispatcher() -> None:
     """Publish jobs that are due and recover those of dead workers. Run two or more."""
-    settings = start(name := "jangada-dispatcher")
+    settings = start(name := "jangada-dispatcher", master_key)
     _serve(settings, name, lambda *given: Dispatcher(*given).run())
 
 

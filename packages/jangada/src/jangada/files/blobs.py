@@ -46,10 +46,11 @@ def open_blobs(settings: StorageSettings) -> BlobStore:
     return _open(settings.url, tuple(sorted(settings.options.items())))
 
 
-def refuse_makeshift_storage(settings: Settings) -> None:
-    """Raise `InvalidSettings` for files in production at a path that depends on who looks.
+def usable_storage(settings: Settings) -> BlobStore:
+    """The store, without a look into it; raises `InvalidSettings` where it can't be used.
 
-    API and workers would each look below their own working directory.
+    A relative path is refused in production: API and workers would each look below their own
+    working directory.
     """
     path = settings.storage.url.removeprefix("file://")
     is_relative = path != settings.storage.url and not path.startswith("/")
@@ -58,6 +59,7 @@ def refuse_makeshift_storage(settings: Settings) -> None:
             "is a relative path, which API and workers may take for different folders; give "
             "`file:///` and an absolute path that all of them reach, or an object store"
         )
+    return open_blobs(settings.storage)
 
 
 @lru_cache(maxsize=4)
