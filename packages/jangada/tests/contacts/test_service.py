@@ -115,14 +115,18 @@ async def test_a_key_is_taken_once(runtime: Runtime, tenant: Tenant) -> None:
         await create(session, tenant, email="a@b.co", phone=PHONE)
         await create(session, tenant, phone=PHONE)
         other = await create(session, tenant, email="c@d.co", phone=PHONE)
-    for values in ({"email": "A@B.co"}, {"phone": "11 98765-4321"}):
+    taken: list[tuple[dict[str, Any], str]]
+    taken = [({"email": "A@B.co", "phone": "11 2345-6789"}, "/email"), ({"phone": PHONE}, "/phone")]
+    for values, pointer in taken:
         async with runtime.database.transaction(tenant.id) as session:
-            with pytest.raises(ContactExists):
+            with pytest.raises(ContactExists) as refused:
                 await create(session, tenant, **values)
-    for address in ("a@b.co", None):
+            assert [fault.pointer for fault in refused.value.errors] == [pointer]
+    for address, pointer in (("a@b.co", "/email"), (None, "/phone")):
         async with runtime.database.transaction(tenant.id) as session:
-            with pytest.raises(ContactExists):
+            with pytest.raises(ContactExists) as refused:
                 await change(session, other, email=address)
+            assert [fault.pointer for fault in refused.value.errors] == [pointer]
             await create(session, tenant, email=f"{new_id().hex}@b.co")
     async with runtime.database.read(tenant.id) as session:
         kept = await service.get_contact(session, tenant.id, other.id)

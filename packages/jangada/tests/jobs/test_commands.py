@@ -1,6 +1,7 @@
 """`jangada jobs`: what an operator sees and does, over all tenants."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -39,15 +40,22 @@ async def read(database: Database, person: Person, id_: UUID) -> Job:
         return await service.get_job(session, person.tenant_id, id_)
 
 
+@pytest.mark.parametrize("terminal", [{}, {"TTY_COMPATIBLE": "1", "COLUMNS": "60"}])
 async def test_the_list_is_a_line_for_each_job_of_every_tenant(
-    jobs: "Jobs", database: Database
+    *,
+    jobs: "Jobs",
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: dict[str, str],
 ) -> None:
-    """Whole ids, on a narrow terminal's account or none: somebody pipes it into something."""
+    """Whole on a narrow terminal, which breaks lines itself, and for what it is piped into."""
+    for name, value in terminal.items():
+        monkeypatch.setenv(name, value)
     one, other = await make_person(database, "One"), await make_person(database, "Other")
     ids = [await enqueued(database, person, Show()) for person in (one, other)]
     ended = await jobs("list")
     assert ended.code == 0
-    heading, *lines = ended.out.splitlines()
+    heading, *lines = re.sub(r"\x1b\[[\d;]*m", "", ended.out).splitlines()
     columns = "id kind queue state attempt scheduled_at finished_at"
     assert heading.split() == columns.split()
     assert [line.split()[:4] for line in lines] == [

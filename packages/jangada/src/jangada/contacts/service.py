@@ -93,10 +93,17 @@ async def _save(session: AsyncSession, contact: Contact, values: dict[str, Any])
                 setattr(contact, name, value)
             session.add(contact)
     except IntegrityError as error:
-        raise ContactExists(
-            "Another contact has this e-mail address, or has nothing but this phone."
-        ) from error
+        raise _taken(values) from error
     return contact
+
+
+def _taken(values: dict[str, Any]) -> ContactExists:
+    """Only the key can be taken: the address, or the phone of a contact without one."""
+    if values["email"]:
+        pointer, detail = "/email", "Another contact has this e-mail address."
+    else:
+        pointer, detail = "/phone", "Another contact without an e-mail address has this phone."
+    return ContactExists(detail, errors=[FieldError(pointer, ContactExists.code, detail)])
 
 
 def _normalized(values: dict[str, Any], region: str) -> dict[str, Any]:

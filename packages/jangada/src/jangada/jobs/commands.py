@@ -62,8 +62,7 @@ Until = Annotated[
 OfTenant = Annotated[UUID | None, typer.Option(help="Only jobs of this tenant.")]
 JobId = Annotated[UUID, typer.Argument(help="The job's id.", metavar="JOB")]
 
-ID_WIDTH = 36
-PIPE_WIDTH = 1000
+TABLE_WIDTH = 1000
 
 FIELDS = [
     "id",
@@ -270,13 +269,9 @@ def _print_json(job: Job, *more: str) -> None:
 
 
 def _print_table(found: list[Job]) -> None:
-    """For a person as wide as the terminal, for a program as wide as it takes."""
-    columns = ("kind", "queue", "state", "attempt", "scheduled_at", "finished_at")
-    table = Table(box=None, header_style="bold")
-    table.add_column("id", min_width=ID_WIDTH)
-    for name in columns:
-        table.add_column(name)
+    """As wide as it takes: a narrow terminal breaks lines, but to fit into them loses columns."""
+    columns = ("id", "kind", "queue", "state", "attempt", "scheduled_at", "finished_at")
+    table = Table(*columns, box=None, header_style="bold")
     for job in found:
-        table.add_row(*(Text(_shown(getattr(job, name))) for name in ("id", *columns)))
-    console = Console()
-    Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)
+        table.add_row(*(Text(_shown(getattr(job, name))) for name in columns))
+    Console(width=TABLE_WIDTH).print(table)

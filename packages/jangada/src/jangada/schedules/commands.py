@@ -30,7 +30,7 @@ schedules = typer.Typer(
 
 ScheduleId = Annotated[UUID, typer.Argument(help="The schedule's id.", metavar="SCHEDULE")]
 
-PIPE_WIDTH = 1000
+TABLE_WIDTH = 1000
 FIELDS = [
     "id",
     "tenant_id",
@@ -84,8 +84,7 @@ def list_schedules(
     table = Table(*COLUMNS, box=None, header_style="bold")
     for schedule in found:
         table.add_row(*(Text(_shown(schedule, name)) for name in COLUMNS))
-    console = Console()
-    Console(width=None if console.is_terminal else PIPE_WIDTH).print(table)
+    Console(width=TABLE_WIDTH).print(table)
 
 
 @schedules.command()
