@@ -184,6 +184,27 @@ async def test_a_body_of_another_media_type_is_415(
     assert response.status_code == 415
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "hint"),
+    [
+        (b'{"name": "canary"', "request.invalid", "Expecting ',' delimiter at offset 17"),
+        (b'{"name": canary}', "request.invalid", "Expecting value at offset 9"),
+        (b'{"name": "canary\xff"}', "request.malformed", "not utf-8, from byte 16 on"),
+        (b"[" * 100_000, "request.malformed", "nested more deeply"),
+        (b'{"name": ' + b"9" * 5000 + b"}", "request.malformed", "more digits"),
+    ],
+)
+async def test_what_is_no_json_says_why_and_where(
+    *, things: FastAPI, client: httpx.AsyncClient, body: bytes, code: str, hint: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await client.post("/test/things", content=body, headers=headers)
+    document = problem_of(response)
+    assert document["code"] == code
+    assert hint in "; ".join([document["detail"], *(each["detail"] for each in document["errors"])])
+    assert "canary" not in response.text
+
+
 async def test_a_form_that_cannot_be_parsed_is_400(
     things: FastAPI, client: httpx.AsyncClient
 ) -> None:

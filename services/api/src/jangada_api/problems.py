@@ -202,9 +202,11 @@ def from_validation(error: RequestValidationError) -> Response:
         return from_http(unsupported_media_type("application/json"))
     faults = []
     for fault in error.errors():
-        is_json = fault["type"] != "json_invalid"
-        pointer = _pointer(fault["loc"]) if is_json else ""
-        faults.append(FieldError(pointer, fault["type"], fault["msg"]))
+        if fault["type"] == "json_invalid":
+            detail = f"no JSON: {fault['ctx']['error']} at offset {fault['loc'][-1]}"
+            faults.append(FieldError("", fault["type"], detail))
+        else:
+            faults.append(FieldError(_pointer(fault["loc"]), fault["type"], fault["msg"]))
     known = ANSWERS[422]
     return problem(422, known.code, known.detail, errors=faults)
 
@@ -215,8 +217,22 @@ def from_http(error: HTTPException) -> Response:
     known = ANSWERS.get(error.status_code)
     if known is None:
         return answer(error.status_code, headers=error.headers)
-    detail = str(error.detail) if isinstance(error, RequestRefused) else known.detail
+    if isinstance(error, RequestRefused):
+        detail = str(error.detail)
+    else:
+        detail = _unreadable(error.__cause__) or known.detail
     return problem(error.status_code, known.code, detail, headers=error.headers)
+
+
+def _unreadable(error: BaseException | None) -> str | None:
+    """Why a body couldn't be parsed, without any of it: RFC 8259, 8.1 and 9, lets us set limits."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"The request's body is not {error.encoding}, from byte {error.start} on."
+    if isinstance(error, RecursionError):
+        return "The request's body is nested more deeply than can be read."
+    if isinstance(error, ValueError) and "digits" in str(error):
+        return "The request's body holds a number of more digits than can be read."
+    return None
 
 
 _UNSTORABLE_STATES: Final = frozenset({"22021", "22P05"})
