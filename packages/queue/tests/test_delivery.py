@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from jangada_queue.client import QueueClient
+from jangada_queue.connection import open_client
 from jangada_queue.errors import QueueUnavailable
 from jangada_queue.messages import Claim, Offer
 from jangada_queue.signals import tell
@@ -123,6 +124,13 @@ async def test_a_blocked_worker_wakes_when_something_is_published(client: QueueC
 
 async def test_waiting_for_work_ends_without_any(client: QueueClient) -> None:
     assert await client.wait_for_work([QUEUE], AT_ONCE) is None
+
+
+async def test_a_wait_is_over_before_its_connection_takes_the_server_for_lost(
+    valkey_url: str,
+) -> None:
+    async with open_client(valkey_url, {"socket_timeout": 1.5}) as impatient:
+        assert await QueueClient(impatient).wait_for_work([QUEUE], SOON) is None
 
 
 async def test_a_draining_pod_is_refused_and_gives_its_token_back(client: QueueClient) -> None:

@@ -14,7 +14,8 @@ from jangada_queue.leases import client as leases
 from jangada_queue.leases.dead_letters import dead_letters, find_dead_letter, forget, redrive
 from jangada_queue.messages import Claim, Offer
 from jangada_queue.service_times import ServiceTimes, observe
-from jangada_queue.statistics import queue_stats
+from jangada_queue.statistics import Upstream, queue_stats, write_upstream
+from jangada_queue.workers import known_queues
 
 pytestmark = pytest.mark.anyio
 
@@ -251,6 +252,23 @@ async def test_a_queue_has_one_truth(client: QueueClient) -> None:
     await client.redis.set(client.keys("jobs").truth, "postgresql")
     with pytest.raises(UnsafeServer, match="jobs belongs to jobs in postgresql"):
         await leases.serve(client, ["jobs"])
+
+
+async def test_a_dispatcher_leaves_an_applications_queue_alone(client: QueueClient) -> None:
+    """Whatever it does there, its rows wouldn't bring a message back."""
+    await leases.serve(client, [QUEUE])
+    await kick(client, "a", "b")
+    await claim(client, 1)
+    with pytest.raises(UnsafeServer, match="is a taskiq application's"):
+        await write_upstream(client, QUEUE, Upstream(1, 0, 0.0, 0, 1))
+    assert await client.expire(QUEUE, timedelta(0)) == []
+    await client.redis.sadd(client.keys(QUEUE).window, "a")
+    assert await client.clear_window(QUEUE) == 0
+    assert not await client.offer(QUEUE, Offer("job", "known", b""))
+    assert (await client.publish(QUEUE, [Offer("job", "known", b"")], limit=9)).published == 0
+    (stats,) = await queue_stats(client, [QUEUE])
+    assert (stats.waiting, stats.claimed, stats.upstream) == (1, 1, None)
+    assert await known_queues(client) == [QUEUE]
 
 
 async def test_statistics_say_what_waits_and_since_when(client: QueueClient) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,14 @@ from redis.exceptions import ResponseError
 from jangada.local.valkey import EmbeddedValkey
 from jangada.testing import eventually
 from jangada_queue.client import QueueClient
-from jangada_queue.connection import command, within
+from jangada_queue.connection import command
 from jangada_queue.errors import QueueUnavailable
+from jangada_queue.keys import PROTOCOL
+from jangada_queue.leases.client import kick
 from jangada_queue.messages import Offer
 from jangada_queue.signals import tell
+from jangada_queue.statistics import queue_stats
+from jangada_queue.workers import WorkerReport, flag_drain, known_queues, report
 
 pytestmark = pytest.mark.anyio
 
@@ -70,9 +75,7 @@ async def refuses(redis: Redis) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    ("refusing", "word"), [(without_replicas, "NOREPLICAS"), (full, "OOM"), (busy, "BUSY")]
-)
+@pytest.mark.parametrize(("refusing", "word"), [(without_replicas, "NOREPLICAS"), (busy, "BUSY")])
 async def test_a_refusal_is_an_absence(client: QueueClient, refusing: Refusing, word: str) -> None:
     """And says in the server's own word what is the matter."""
     await client.publish("q", [Offer("a", "known", b"")], limit=9)
@@ -82,6 +85,24 @@ async def test_a_refusal_is_an_absence(client: QueueClient, refusing: Refusing, 
         with pytest.raises(QueueUnavailable, match=word):
             await tell(client, wake=["q", "r"])
     assert [claim.key for claim in (await client.claim("q", "w", 9, pod="p")).claims] == ["a"]
+
+
+async def test_a_full_server_takes_no_more_and_can_be_emptied(client: QueueClient) -> None:
+    """Also by a worker that it doesn't know: claims are what makes room."""
+    await kick(client, "q", Offer("a", "known", b""))
+    async with full(client.redis):
+        with pytest.raises(QueueUnavailable, match="OOM"):
+            await kick(client, "q", Offer("b", "known", b""))
+        with pytest.raises(QueueUnavailable, match="OOM"):
+            await client.publish("jobs", [Offer("c", "known", b"")], limit=9)
+        (claim,) = (await client.claim("q", "w", 9, pod="p")).claims
+        me = WorkerReport("w", "p", "host", 1, "1.0", ["q"], ["known"], 1)
+        assert await report(client, "p", [me]) == ""
+        assert await flag_drain(client, ["q"], "p", client.deadline)
+        await tell(client, wake=["jobs"])
+        assert await client.ack("q", [claim]) == frozenset()
+    assert await known_queues(client) == ["q"]
+    assert await client.redis.xlen(client.keys("q").stream) == 0
 
 
 async def test_a_server_that_cannot_save_is_absent(servers_folder: Path) -> None:
@@ -96,8 +117,40 @@ async def test_a_server_that_cannot_save_is_absent(servers_folder: Path) -> None
                 await client.claim("q", "w", 9, pod="p")
 
 
-async def test_our_own_mistake_is_no_absence(client: QueueClient) -> None:
-    await command(client.redis, "SET", "text", "of ours")
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        async with within(client.deadline):
-            await command(client.redis, "LPUSH", "text", "more")
+async def test_what_a_server_will_not_do_is_told_in_its_words(client: QueueClient) -> None:
+    """Something of somebody else's is in our place: it ends nobody who has jobs running."""
+    await command(client.redis, "SET", client.keys("q").stream, "canary")
+    expected = "^Valkey refuses a command: WRONGTYPE Operation against a key"
+    with pytest.raises(QueueUnavailable, match=expected) as claiming:
+        await client.claim("q", "w", 9, pod="canary")
+    with pytest.raises(QueueUnavailable, match=expected) as looking:
+        await queue_stats(client, ["canary", "q"])
+    assert "canary" not in f"{claiming.value} {looking.value}"
+
+
+async def test_who_waits_at_a_primary_that_becomes_a_replica_tries_again(
+    servers_folder: Path,
+) -> None:
+    """A failover; the server answers all who block there."""
+    with EmbeddedValkey(servers_folder / "demoted", durable=False) as server:
+        async with Redis.from_url(server.url) as redis, Redis.from_url(server.url) as other:
+            client = QueueClient(redis)
+            waiting = asyncio.create_task(client.wait_for_work(["q"], timedelta(seconds=60)))
+            await eventually(lambda: is_blocking(other))
+            await other.replicaof("127.0.0.1", "1")
+            with pytest.raises(QueueUnavailable, match="UNBLOCKED"):
+                await waiting
+
+
+async def is_blocking(redis: Redis) -> bool:
+    clients: int = (await redis.info("clients"))["blocked_clients"]
+    return clients > 0
+
+
+async def test_a_key_that_is_no_text_hurts_nobody(client: QueueClient) -> None:
+    parts = ("v", str(PROTOCOL), "key", b"\xff", "kind", "known", "body", b"")
+    await command(client.redis, "XADD", client.keys("q").stream, "*", *parts)
+    (claim,) = (await client.claim("q", "w", 9, pod="p")).claims
+    assert claim.key == "\ufffd"
+    assert await client.ack("q", [claim]) == frozenset()
+    assert await client.redis.xlen(client.keys("q").stream) == 0

@@ -101,7 +101,17 @@ def without_replicas(valkey: EmbeddedValkey) -> Iterator[None]:
         redis.config_set("min-replicas-to-write", 0)
 
 
-@pytest.mark.parametrize("absent", [stopped, without_replicas])
+@contextmanager
+def demoted(valkey: EmbeddedValkey) -> Iterator[None]:
+    """A failover: who waits for work at that moment is told that it isn't the primary any more."""
+    with Redis.from_url(valkey.url) as redis:
+        assert any(redis.info("clients")["blocked_clients"] for _ in range(100_000))
+        redis.replicaof("127.0.0.1", "1")
+        yield
+        redis.replicaof("NO", "ONE")
+
+
+@pytest.mark.parametrize("absent", [stopped, without_replicas, demoted])
 async def test_without_valkey_what_runs_ends_and_the_rest_waits(
     raft: "Raft",
     worker: "Program",
@@ -117,7 +127,7 @@ async def test_without_valkey_what_runs_ends_and_the_rest_waits(
         await until_degraded(raft, worker, "valkey")
         await raft.open_gate(gate)
         row = await raft.until_state(running)
-        assert (row.state, row.attempt) == (JobState.COMPLETED, 1)
+        assert (row.state, row.attempt, row.crashes) == (JobState.COMPLETED, 1, 0)
         assert (await raft.reload(waiting)).state == JobState.AVAILABLE
     assert (await raft.until_state(waiting)).state == JobState.COMPLETED
     await until_degraded(raft, worker)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, override
 from uuid import uuid4
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from jangada.db import utc_now
@@ -16,7 +17,8 @@ from jangada.jobs.delivery.connection import DirectConnection
 from jangada.jobs.delivery.dispatch import Aside
 from jangada.jobs.delivery.sweep import Swept
 from jangada_queue.client import QueueClient
-from jangada_queue.messages import Depth, OnOffer
+from jangada_queue.leases import client as leases
+from jangada_queue.messages import Depth, Offer, OnOffer
 from jangada_queue.patience import Stop
 from jangada_queue.statistics import Upstream, queue_stats, write_upstream
 from jangada_queue.workers import WorkerReport, report
@@ -94,6 +96,25 @@ async def test_a_queue_that_nobody_knew_is_found(raft: "Raft") -> None:
     await raft.dispatcher()
     await raft.enqueue("ping", queue="brand-new")
     await until_depth(raft, "brand-new", waiting=1)
+
+
+async def test_an_applications_queue_is_left_alone(raft: "Raft") -> None:
+    """Jobs that name it wait; a message that is claimed for longer than a lease stays."""
+    client = raft.runtime.queue
+    await leases.serve(client, ["mail"])
+    await leases.kick(client, "mail", Offer("letter", "note", b""))
+    await client.claim("mail", "w", 1, pod="p")
+    job = await raft.enqueue("ping", queue="mail")
+    with structlog.testing.capture_logs() as logs:
+        await raft.dispatcher()
+        long_after = utc_now() + raft.settings.jobs.message_lease * 2
+        await raft.enqueue("ping", scheduled_at=long_after)
+        await until_depth(raft, waiting=1)
+    depth = await client.depth("mail")
+    assert (depth.waiting, depth.claimed) == (0, 1)
+    assert (await raft.reload(job)).state == "available"
+    (told,) = [line for line in logs if line["event"] == "a queue's jobs are never published"]
+    assert told["queue"] == "mail"
 
 
 async def test_the_window_bounds_what_is_published(raft: "Raft") -> None:

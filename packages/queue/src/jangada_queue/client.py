@@ -21,6 +21,9 @@ MOST_EXPIRED: Final = 1000
 SHORTEST_BLOCK: Final = 0.001
 """Zero seconds would mean for ever."""
 
+SHARE_OF_TIMEOUT: Final = 0.5
+"""What a blocking command may take of its connection's timeout; the rest is the answer's way."""
+
 
 class QueueClient:
     """All queues of one server under one prefix. Holds nothing but the client it was given."""
@@ -80,7 +83,8 @@ class QueueClient:
     async def wait_for_work(self, queues: Sequence[str], for_: timedelta) -> str | None:
         """Block until a message waits in one of the queues: its name; its wake token is ours.
 
-        Earlier queues go first, so a caller that serves several rotates them.
+        Or none, after `for_` at most; sooner where the connection's timeout is short. Earlier
+        queues go first, so a caller that serves several rotates them.
         """
         return await self._pop_token({self.keys(queue).wake: queue for queue in queues}, for_)
 
@@ -90,10 +94,15 @@ class QueueClient:
         return await self._pop_token(names, for_)
 
     async def _pop_token(self, names: dict[str, str], for_: timedelta) -> str | None:
-        seconds = max(for_.total_seconds(), SHORTEST_BLOCK)
         async with within(self.deadline + for_):
-            popped = await command(self.redis, "BLPOP", *names, seconds)
+            popped = await command(self.redis, "BLPOP", *names, self._bearable(for_))
         return None if popped is None else names[as_text(popped[0])]
+
+    def _bearable(self, for_: timedelta) -> float:
+        """So many seconds, or what a connection waits for an answer without taking it for lost."""
+        seconds = max(for_.total_seconds(), SHORTEST_BLOCK)
+        timeout: float | None = self.redis.connection_pool.connection_kwargs.get("socket_timeout")
+        return seconds if timeout is None else min(seconds, timeout * SHARE_OF_TIMEOUT)
 
     async def claim(
         self,

@@ -1,7 +1,6 @@
 """Commands with a deadline, and one error for all the ways in which a server is absent."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -31,13 +30,21 @@ _ABSENT: Final = (
     TimeoutError,
 )
 
-_REFUSAL: Final = re.compile(
-    r"\b(?:BUSY|CLUSTERDOWN|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b"
+_FOR_NOW: Final = frozenset(
+    {
+        *("BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"),
+        *("TRYAGAIN", "UNBLOCKED", "UNKILLABLE"),
+    }
 )
 """How a server begins its answer that is there and takes no command for now, or none that writes:
-its memory or disk is full, it lacks replicas or is one, it runs a script. redis-py takes the word
-off where it has an error of its own for it, and puts a pipeline's command in front.
+its memory or disk is full, it lacks replicas or is or became one, it runs a script.
 """
+_BEFORE_ANSWER: Final = "caused error: "
+"""redis-py puts a pipeline's command and arguments in front, and makes a tuple of the rest."""
+
+
+MOST_SAID: Final = 200
+"""Characters of a server's answer that are told."""
 
 
 def open_client(
@@ -106,20 +113,32 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def within(deadline: timedelta) -> AsyncIterator[None]:
-    """Raise `QueueUnavailable` when the block takes longer, or the server isn't able to answer."""
+    """Raise `QueueUnavailable` when the block takes longer, or the server can't or won't do it.
+
+    Also where only somebody can mend that (rights, a foreign key in our place, a mistake of ours):
+    whatever Valkey answers, jobs that run go on, and what needs it is tried again.
+    """
     try:
         async with asyncio.timeout(deadline.total_seconds()):
             yield
     except _ABSENT as error:
         raise QueueUnavailable(f"Valkey is absent ({type(error).__name__}).") from error
     except ResponseError as error:
-        if (refusal := _REFUSAL.search(f"{error.status_code} {error}")) is None:
-            raise
-        raise QueueUnavailable(f"Valkey refuses commands for now ({refusal[0]}).") from error
+        raise QueueUnavailable(_refusal(error)) from error
+
+
+def _refusal(error: ResponseError) -> str:
+    """What the server says, in its own word: redis-py takes off those that it has an error for."""
+    said = str(error).rpartition(_BEFORE_ANSWER)[2].strip("(',)")
+    word = error.status_code if error.status_code in _FOR_NOW else said.partition(" ")[0]
+    if word in _FOR_NOW:
+        return f"Valkey refuses commands for now ({word})."
+    return f"Valkey refuses a command: {said[:MOST_SAID]}"
 
 
 def as_text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    """Ours is UTF-8; somebody else's bytes are no fault of who reads them."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def as_bytes(value: object) -> bytes:

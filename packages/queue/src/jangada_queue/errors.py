@@ -2,7 +2,7 @@
 
 
 class QueueUnavailable(Exception):
-    """Valkey didn't answer within the deadline, refused the connection, or can't take writes now.
+    """Valkey didn't answer within the deadline, or refused the connection or the command.
 
     The command may or may not have happened. Every command of the protocol can be sent again.
     """

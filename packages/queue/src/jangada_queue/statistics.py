@@ -7,11 +7,11 @@ from typing import Any, Final
 import msgspec
 
 from jangada_queue.client import QueueClient
-from jangada_queue.connection import as_bytes, as_text, command, run, run_each, within
+from jangada_queue.connection import as_bytes, as_text, run, run_each, within
 from jangada_queue.errors import UnsafeServer
 from jangada_queue.scripts import script
 from jangada_queue.service_times import ServiceTimes
-from jangada_queue.workers import STALE, WorkerReport, registry
+from jangada_queue.workers import STALE, WorkerReport, remember
 
 UPSTREAM_STALE: Final = timedelta(seconds=5)
 
@@ -163,6 +163,6 @@ async def write_upstream(client: QueueClient, queue: str, figures: Upstream) -> 
     async with within(client.deadline):
         payload = msgspec.json.encode(figures)
         truth = await run(client.redis, script("upstream"), client.keys(queue).base, [payload])
-        await command(client.redis, "SADD", registry(client), queue)
+        await remember(client, [queue])
     if as_text(truth) != "postgresql":
         raise UnsafeServer(f"The queue {queue} is a taskiq application's; jobs need another one.")

@@ -87,9 +87,14 @@ async def report(
             base = client.keys(queue).base
             flag = await run(client.redis, script("beat"), base, [pod, *arguments])
             seen = seen or ("" if flag is None else as_text(flag))
-        if served:
-            await command(client.redis, "SADD", registry(client), *served)
+        await remember(client, served)
     return seen
+
+
+async def remember(client: QueueClient, queues: Sequence[str]) -> None:
+    """Have `known_queues` list them; also on a server that is full."""
+    if queues:
+        await run(client.redis, script("remember"), registry(client), queues)
 
 
 async def leave(client: QueueClient, queues: Iterable[str], workers: Sequence[str]) -> None:

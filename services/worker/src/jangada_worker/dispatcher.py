@@ -158,7 +158,7 @@ class Dispatcher:
             waiting = self._client.wait_for_dispatch(sorted(self._queues), timedelta(seconds=left))
             woken = await unless(self._stopping, waiting)
             if woken is None:
-                return
+                continue
             if await self._round(woken) is Round.HELD:
                 await asyncio.sleep(LOSER_WAIT)
                 await tell(self._client, wake=[woken])

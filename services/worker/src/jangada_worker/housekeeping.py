@@ -48,6 +48,7 @@ class Housekeeping:
     _arrivals: dict[str, DecayedRate] = field(default_factory=dict)
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _suspicious: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _foreign: set[str] = field(default_factory=set)
     _inherited: Collection[str] | None = None
     _pruned_at: float = -math.inf
 
@@ -72,7 +73,8 @@ class Housekeeping:
         await self._watch_clock(queues)
         for stats in await queue_stats(self.client, queues):
             self._kinds[stats.queue] = stats.kinds
-            upstream = await self._say_upstream(stats)
+            if (upstream := await self._say_upstream(stats)) is None:
+                continue
             self.metrics.show(stats, upstream)
             await self._expire(stats.queue)
             await self._heal(stats, upstream)
@@ -101,7 +103,8 @@ class Housekeeping:
             for queue in queues:
                 await self.client.rebase(queue)
 
-    async def _say_upstream(self, stats: QueueStats) -> Upstream:
+    async def _say_upstream(self, stats: QueueStats) -> Upstream | None:
+        """None where the queue is a taskiq application's: nothing of it is ours to touch."""
         queue = stats.queue
         upstream = await self.connection.run(
             lambda found: dispatch.upstream(
@@ -114,7 +117,11 @@ class Housekeeping:
         try:
             await write_upstream(self.client, queue, upstream)
         except UnsafeServer as error:
-            log.warning("a queue has two truths", queue=queue, error=error)
+            if queue not in self._foreign:
+                log.warning("a queue's jobs are never published", queue=queue, error=error)
+            self._foreign.add(queue)
+            return None
+        self._foreign.discard(queue)
         return upstream
 
     async def _expire(self, queue: str) -> None:

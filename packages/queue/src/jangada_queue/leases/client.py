@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
 from jangada_queue.client import QueueClient
-from jangada_queue.connection import Argument, as_text, command, within
+from jangada_queue.connection import Argument, as_text, within
 from jangada_queue.errors import UnsafeServer
 from jangada_queue.keys import PROTOCOL
 from jangada_queue.messages import Claim, Offer
-from jangada_queue.workers import registry
+from jangada_queue.workers import remember
 
 AT_ONCE: Final = 1000
 """How many messages one sweep deals with, of each sort."""
@@ -69,7 +69,7 @@ async def serve(client: QueueClient, queues: Iterable[str]) -> None:
                 "queue_name, or another prefix."
             )
         async with within(client.deadline):
-            await command(client.redis, "SADD", registry(client), queue)
+            await remember(client, [queue])
 
 
 async def kick(

@@ -1,3 +1,4 @@
+-- flags allow-oom
 -- Take in the reports of workers of one pod. ARGV: pod, then worker, report for each
 -- Returns: the drain flag, or nothing
 local now = milliseconds()

@@ -1,4 +1,5 @@
 -- needs losses
+-- flags allow-oom
 -- Take at most `count` messages of kinds that the worker knows. Others are parked, to be taken by one that knows them.
 -- ARGV: consumer, pod, count, token (1 when one was taken from wake), major version, then the kinds (none: all)
 -- Returns: draining (1 when refused), waiting, then {id, key, kind, body, losses} for each message

@@ -1,7 +1,7 @@
 -- Forget what is parked and known to none of these: whoever holds the truth offers it again when a worker knows it.
 -- ARGV: tags (major version:kind) that the living workers know
 -- Returns: how many messages were forgotten
-if redis.call('GET', key('truth')) == 'valkey' then
+if is_valkeys_own() then
     return 0
 end
 local known = {}

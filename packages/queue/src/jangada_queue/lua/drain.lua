@@ -1,3 +1,4 @@
+-- flags allow-oom
 -- Ask a pod to claim nothing, or go on asking.
 -- ARGV: pod, token of whoever asks, milliseconds that it lasts, the flag of the pod's other queues ('' for the first)
 -- Returns: the flag, which says since when it stands

@@ -1,4 +1,5 @@
 -- needs rates
+-- flags allow-oom
 -- Completions: their rate, and the distribution of service times over the last five to ten minutes of work.
 -- ARGV: completed, sum of milliseconds, number of kinds, then kind, completed, sum of milliseconds for each kind, then
 -- bucket, count for each bucket that was hit

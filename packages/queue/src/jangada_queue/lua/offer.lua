@@ -2,6 +2,9 @@
 -- One that was woken and has not come yet may find more.
 -- ARGV: version, key, kind, body
 -- Returns: 1 when it was published
+if is_valkeys_own() then
+    return 0
+end
 local waiting = depth()
 local has_more = redis.call('EXISTS', key('low'), key('parked'), key('dispatch')) > 0
 if waiting > 0 or has_more or redis.call('SADD', key('window'), ARGV[2]) == 0 then

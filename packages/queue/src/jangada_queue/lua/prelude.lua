@@ -38,6 +38,11 @@ local function depth()
     return waiting, claimed
 end
 
+-- Whether a taskiq application serves the queue: then no dispatcher may touch its messages.
+local function is_valkeys_own()
+    return redis.call('GET', key('truth')) == 'valkey'
+end
+
 local function fields_of(entry)
     local found = {}
     for position = 1, #entry[2], 2 do

@@ -5,6 +5,9 @@
 local limit = tonumber(ARGV[1])
 local waiting = depth()
 local published = 0
+if is_valkeys_own() then
+    return {0, waiting}
+end
 for position = 4, #ARGV, 3 do
     if waiting >= limit then
         break

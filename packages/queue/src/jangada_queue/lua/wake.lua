@@ -1,2 +1,3 @@
+-- flags allow-oom
 -- Wake a dispatcher for the queue.
 wake_dispatcher()
