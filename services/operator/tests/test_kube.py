@@ -8,7 +8,7 @@ import kopf
 import pytest
 from aiohttp import web
 
-from jangada_operator.kube import Kube, Refused
+from jangada_operator.kube import Kube, Refused, Unreachable
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +20,7 @@ class Server:
         self.logins = 0
         self.taken = "1"
         self.url = ""
+        self.gateway: tuple[int, str] | None = None
         self.arrived, self.may_answer = asyncio.Event(), asyncio.Event()
 
     def login(self) -> kopf.ConnectionInfo:
@@ -27,6 +28,9 @@ class Server:
         return kopf.ConnectionInfo(server=self.url, token=str(self.logins))
 
     async def answer(self, request: web.Request) -> web.Response:
+        if self.gateway is not None:
+            status, text = self.gateway
+            return web.Response(status=status, text=text)
         if request.path == "/slow":
             self.arrived.set()
             await self.may_answer.wait()
@@ -79,4 +83,23 @@ async def test_who_is_refused_after_a_new_login_is_told(server: Server) -> None:
         server.taken = "nobody's"
         with pytest.raises(Refused, match="401"):
             await kube.get("/quick")
+        assert server.logins == 2
+
+
+@pytest.mark.parametrize("status", [200, 404, 500, 503])
+@pytest.mark.parametrize("text", ["", "<html>", '"text"', "null"])
+async def test_a_gateway_is_no_api_server(server: Server, status: int, text: str) -> None:
+    """Its 404 says nothing about what is there."""
+    async with Kube.open(server.login) as kube:
+        server.gateway = (status, text)
+        with pytest.raises(Unreachable, match=f"Something else answers .*: {status} without"):
+            await kube.get("/pods")
+
+
+@pytest.mark.parametrize("text", ["", "<html>"])
+async def test_a_gateways_401_is_followed_by_a_login(server: Server, text: str) -> None:
+    async with Kube.open(server.login) as kube:
+        server.gateway = (401, text)
+        with pytest.raises(Refused, match="401"):
+            await kube.get("/pods")
         assert server.logins == 2

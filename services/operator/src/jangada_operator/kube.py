@@ -172,10 +172,15 @@ class Kube:
     async def _send_by(session: _Session, method: str, path: str, sent: Mapping[str, Any]) -> Json:
         try:
             async with session.request(method, path, sent) as response:
-                answer: Json = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                answer = _object(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             detail = str(error) or type(error).__name__
             raise Unreachable(f"The API server doesn't answer: {detail}") from error
+        if answer is None:
+            if response.status == HTTPStatus.UNAUTHORIZED:
+                raise Refused(response.status, response.reason or "", "")
+            detail = f"{response.status} without an object of Kubernetes"
+            raise Unreachable(f"Something else answers for the API server: {detail}")
         if response.status >= HTTPStatus.BAD_REQUEST:
             reason = answer.get("reason") or response.reason or ""
             raise Refused(response.status, reason, answer.get("message", ""))
@@ -206,6 +211,15 @@ class Kube:
                 info.server, connector=connector, headers=headers, timeout=TIMEOUT
             )
         )
+
+
+def _object(text: bytes) -> Json | None:
+    """None for what no API server says, but a gateway before it may."""
+    try:
+        answer: object = json.loads(text)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _tls(info: kopf.ConnectionInfo) -> ssl.SSLContext:
