@@ -12,6 +12,8 @@ from jangada_api.testing import SignIn, connect
 
 pytestmark = pytest.mark.anyio
 
+BLANK = "/attributes/\u3000"
+
 ANA = {
     "name": "Ana Lima",
     "email": "Ana@Example.com",
@@ -64,6 +66,7 @@ async def test_a_contact_lives_and_dies(caller: httpx.AsyncClient) -> None:
         ({"phone": "12"}, 422, "contact.invalid", "/phone"),
         ({"email": "a@b.co", "nickname": "A"}, 422, "request.invalid", "/nickname"),
         ({"email": "a@b.co", "name": "a\0b"}, 422, "request.invalid", "/name"),
+        ({"email": "a@b.co", "attributes": {"\u3000": "x"}}, 422, "request.invalid", BLANK),
     ],
 )
 async def test_what_is_wrong_is_named(

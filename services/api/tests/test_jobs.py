@@ -138,7 +138,16 @@ async def test_lists_are_filtered(
 
 
 @pytest.mark.parametrize(
-    "params", [{"limit": 0}, {"limit": 101}, {"cursor": "forged"}, {"state": "asleep"}]
+    "params",
+    [
+        {"limit": 0},
+        {"limit": 101},
+        {"cursor": "forged"},
+        {"state": "asleep"},
+        {"since": "2026"},
+        {"until": "1e9"},
+        {"until": "2026-11-30"},
+    ],
 )
 async def test_bad_parameters_are_named(caller: httpx.AsyncClient, params: dict[str, Any]) -> None:
     response = await caller.get("/v1/jobs", params=params)

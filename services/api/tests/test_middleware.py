@@ -1,6 +1,7 @@
 """The order of the middleware, and what each layer promises."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import cast
@@ -79,6 +80,23 @@ async def broken() -> StreamingResponse:
     return StreamingResponse(chunks())
 
 
+@router.get("/endless")
+async def endless() -> StreamingResponse:
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"more"
+                await asyncio.sleep(0)
+        finally:
+            Endless.ended += 1
+
+    return StreamingResponse(chunks())
+
+
+class Endless:
+    ended = 0
+
+
 @router.get("/fails")
 async def fails() -> None:
     raise ValueError("canary")
@@ -97,6 +115,7 @@ async def test_the_order_is_fixed(app: FastAPI) -> None:
         "HttpMetrics",
         "AccessLog",
         "SecurityHeaders",
+        "HeadRequests",
         "BodyLimit",
         "Failures",
     ]
@@ -112,6 +131,29 @@ async def test_a_refusal_of_the_innermost_passes_through_all_others(
     assert response.headers["x-request-id"] == line["request_id"] == response.json()["request_id"]
     assert (line["status"], line["code"]) == (413, "request.too_large")
     assert ("POST", "/test/echo", "413") in counted(app.state.registry)
+
+
+@pytest.mark.parametrize("path", ["/test/things/1", "/test/fails", "/v1/me", "/nowhere"])
+async def test_head_is_answered_as_get_without_a_body(
+    client: httpx.AsyncClient, log_lines: LogLines, app: FastAPI, path: str
+) -> None:
+    head, get = await client.head(path), await client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    own = {"x-request-id"}
+    assert set(head.headers) == set(get.headers)
+    for name in set(get.headers) - own:
+        assert head.headers[name] == get.headers[name]
+    heard, other = log_lines.of("jangada_api.access")
+    assert (heard["method"], heard["bytes_sent"]) == ("HEAD", 0)
+    assert (heard["route"], heard.get("code")) == (other["route"], other.get("code"))
+    assert ("HEAD", heard["route"], str(get.status_code)) in counted(app.state.registry)
+
+
+async def test_head_begins_no_stream(client: httpx.AsyncClient) -> None:
+    before = Endless.ended
+    response = await client.head("/test/endless")
+    assert (response.status_code, response.content) == (200, b"")
+    assert Endless.ended == before + 1
 
 
 @pytest.mark.parametrize("sent", ["abc-123", "0198f3f0-7c1e-7a52-9d52-7d5d7bcbf4a1", "A" * 128])
@@ -207,7 +249,7 @@ async def test_the_label_of_every_route_is_its_path_in_the_document(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:
     for method, path in operations(app):
-        await client.request(method, path.replace("{", "").replace("}", ""))
+        await client.request(method, re.sub(r"{\w+}", str(UUID(int=1)), path))
     labels = {(method, route) for method, route, _ in counted(app.state.registry)}
     assert labels == set(operations(app))
 

@@ -1,5 +1,6 @@
 """Every answer ≥ 400 is a problem document, whoever gives it."""
 
+import gzip
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,6 +13,7 @@ import sqlalchemy.exc
 from fastapi import APIRouter, FastAPI, Form, HTTPException
 from openapi_schema_validator import OAS31Validator
 from pydantic import BaseModel, Field
+from sqlalchemy.orm.exc import StaleDataError
 
 from jangada.config import Settings
 from jangada.errors import (
@@ -91,6 +93,7 @@ EXAMPLES: list[tuple[Exception, int, str, dict[str, str]]] = [
     (integrity(psycopg.errors.ForeignKeyViolation), 409, "resource.conflict", {}),
     (operational(psycopg.errors.CharacterNotInRepertoire), 422, "request.invalid", {}),
     (integrity(psycopg.errors.NotNullViolation), 500, "internal.error", {}),
+    (StaleDataError("canary"), 409, "resource.concurrent_change", {}),
     (operational(psycopg.errors.DeadlockDetected), 409, "resource.concurrent_change", {}),
     (operational(psycopg.errors.AdminShutdown), 503, "database.unavailable", {"retry-after": "5"}),
     (operational(psycopg.errors.QueryCanceled), 503, "database.busy", {"retry-after": "1"}),
@@ -228,16 +231,19 @@ async def test_a_trailing_slash_is_another_path_and_no_redirect(client: httpx.As
 async def test_another_method_is_405_and_names_the_known(client: httpx.AsyncClient) -> None:
     response = await client.put("/v1/jobs")
     assert response.status_code == 405
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD"
     assert problem_of(response)["code"] == "route.method_not_allowed"
 
 
 @pytest.mark.parametrize(
     ("path", "methods"),
     [
-        ("/v1/me", "DELETE, GET, PATCH"),
-        ("/v1/schedules", "GET, POST"),
-        (f"/v1/contacts/{NOBODY}", "DELETE, GET, PATCH"),
+        ("/v1/me", "DELETE, GET, HEAD, PATCH"),
+        ("/v1/schedules", "GET, HEAD, POST"),
+        (f"/v1/contacts/{NOBODY}", "DELETE, GET, HEAD, PATCH"),
+        ("/v1/contacts/imports", "POST"),
+        (f"/v1/jobs/{NOBODY}:cancel", "POST"),
+        ("/static/nothing.js", "GET, HEAD"),
     ],
 )
 async def test_all_methods_of_an_address_are_named(
@@ -271,6 +277,26 @@ async def test_an_unknown_query_parameter_is_refused(
     ]
     assert known in errors[0]["detail"]
     assert (await client.get(path)).status_code == 401
+
+
+async def test_a_query_parameter_that_comes_twice_is_refused(caller: httpx.AsyncClient) -> None:
+    response = await caller.get("/v1/contacts?limit=1&limit=500&q=a")
+    errors = problem_of(response)["errors"]
+    assert [(each["pointer"], each["code"]) for each in errors] == [("?limit", "repeated")]
+
+
+async def test_what_is_no_id_is_no_address(caller: httpx.AsyncClient) -> None:
+    response = await caller.get("/v1/contacts/42")
+    assert response.status_code == 404
+    assert problem_of(response)["code"] == "route.not_found"
+
+
+async def test_an_encoded_body_is_not_read(caller: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = await caller.post("/v1/contacts", content=gzip.compress(b"{}"), headers=headers)
+    assert response.status_code == 415
+    assert response.headers["accept-encoding"] == "identity"
+    assert "without Content-Encoding" in problem_of(response)["detail"]
 
 
 async def test_a_file_that_is_not_there_is_a_problem_too(client: httpx.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """Schedules over HTTP."""
 
+import json
 from typing import Any
 from uuid import uuid4
 
@@ -64,16 +65,21 @@ async def test_a_schedule_is_made_and_read(caller: httpx.AsyncClient, known: Non
         ({"args": {"x": "y" * 70_000}}, "job.too_large"),
         ({"misfire": "twice"}, "request.invalid"),
         ({"queue": "somewhere"}, "request.invalid"),
-        ({"name": "a\0b"}, None),
+        ({"args": {"x": "\ud800"}}, "job.not_storable"),
+        ({"name": "a\0b"}, "request.invalid"),
+        ({"kind": "a\0b"}, "request.invalid"),
     ],
 )
 async def test_what_is_wrong_is_named(
-    caller: httpx.AsyncClient, known: None, values: dict[str, Any], code: str | None
+    caller: httpx.AsyncClient, known: None, values: dict[str, Any], code: str
 ) -> None:
-    answer = await caller.post("/v1/schedules", json={**NEW, **values})
+    body = json.dumps({**NEW, **values})
+    headers = {"Content-Type": "application/json"}
+    answer = await caller.post("/v1/schedules", content=body, headers=headers)
     assert answer.status_code == 422
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert code is None or answer.json()["code"] == code
+    assert answer.json()["code"] == code
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == [f"/{next(iter(values))}"]
 
 
 async def test_a_name_is_taken_once(caller: httpx.AsyncClient, known: None) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 import jangada_api.commands
 from jangada.config import Settings
-from jangada.db import Database
+from jangada.db import Database, new_id
 from jangada.local.process import Command
 from jangada.testing import MASTER_KEY, eventually
 from jangada_api.server import (
@@ -181,7 +181,7 @@ async def test_a_request_is_one_span_without_data_in_the_caller_s_trace(
     trace = "0af7651916cd43dd8448eb211c80319c"
     parent = f"00-{trace}-b7ad6b7169203331-01"
     async with to(process.urls["api_url"], traceparent=parent) as client:
-        await client.get("/v1/jobs/canary", params={"q": "canary@example.org"})
+        await client.get(f"/v1/jobs/{new_id()}", params={"q": "canary@example.org"})
     _, log = process.stop()
     bodies = b"".join(collector.received)
     spans = [

@@ -265,9 +265,15 @@ async def test_an_exit_ends_only_its_job(raft: "Raft", bench: Bench) -> None:
     assert "HandlerExited" in row.errors[0]["detail"]
 
 
-async def test_arguments_of_another_release_are_tried_again(raft: "Raft", bench: Bench) -> None:
-    row = await bench.run(await raft.start_here("test.threaded"))
-    assert (row.state, row.errors[0]["code"]) == ("retryable", "job.failed")
+async def test_arguments_of_another_release_are_named_and_tried_again(
+    raft: "Raft", bench: Bench
+) -> None:
+    granted = await raft.start_here("test.fail", how="error")
+    row = await bench.run(replace(granted, args={"how": 5}))
+    (error,) = row.errors
+    assert (row.state, error["code"]) == ("retryable", "job.arguments_not_understood")
+    assert [fault["pointer"] for fault in error["errors"]] == ["/how"]
+    assert "/how: Input should be a valid string" in error["detail"]
 
 
 async def test_an_unknown_kind_waits(raft: "Raft", bench: Bench) -> None:

@@ -17,7 +17,14 @@ from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, BaseModel, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+)
 from sqlalchemy import Select, and_, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -30,14 +37,37 @@ MAX_LIMIT: Final = 100
 _MAC_BYTES: Final = 16
 
 
-def _comparable(text: str) -> str:
+def without_nul(text: str) -> str:
+    """Raises `ValueError`: PostgreSQL stores no NUL, and refuses to compare with one."""
     if "\0" in text:
         raise ValueError("must not contain NUL characters")
     return text
 
 
-type FilterText = Annotated[str, StringConstraints(max_length=320), AfterValidator(_comparable)]
-"""What a list is filtered by. PostgreSQL stores no NUL, and refuses to compare with one."""
+type FilterText = Annotated[str, StringConstraints(max_length=320), AfterValidator(without_nul)]
+"""What a list is filtered by."""
+
+
+def _no_number(value: object) -> object:
+    try:
+        float(value)  # type: ignore[arg-type] # what it doesn't take is no number
+    except (TypeError, ValueError):
+        return value
+    raise ValueError("must be a date and time with a zone, such as 2026-03-01T12:00:00Z")
+
+
+type FilterMoment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
+"""A moment as RFC 3339 writes it; `2026` would be taken for 34 minutes after the first of 1970."""
+
+
+def _drop_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+NO_DEFAULT: Final = Field(json_schema_extra=_drop_default)
+"""For a patch's field that can't be null: what isn't sent stays, so it has no default for clients
+to fill in. What the model has in its place means nothing.
+"""
 
 
 class InvalidCursor(Invalid):

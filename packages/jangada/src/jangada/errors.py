@@ -15,7 +15,7 @@ A feature subclasses a kind and gives it a stable `code` such as `contact.not_fo
 rely on it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar
@@ -32,6 +32,11 @@ class FieldError:
     pointer: str
     code: str
     detail: str
+
+
+def json_pointer(path: Iterable[int | str]) -> str:
+    """Names and numbers on the way to a value, as RFC 6901 writes it."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
 class JangadaError(Exception):

@@ -1,5 +1,6 @@
 """One's own profile, password, sessions, and the end of it all."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
@@ -8,7 +9,8 @@ from uuid import UUID
 
 import pytest
 from pydantic import SecretStr, ValidationError
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada.accounts.errors import (
     PasswordRefused,
@@ -38,7 +40,7 @@ from jangada.jobs import service as jobs
 from jangada.jobs.models import Job, JobState
 from jangada.runtime import Runtime
 from jangada.tenants.models import Tenant, User
-from jangada.testing import FrozenClock
+from jangada.testing import FrozenClock, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -225,6 +227,45 @@ async def test_erasing_keeps_nothing_of_the_person_and_stops_their_work(
     assert states.pop(waiting.id) == JobState.CANCELLED
     assert list(states.values()) == [JobState.AVAILABLE]
     assert "canary" not in left.lower()
+
+
+async def one_waits(session: AsyncSession) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    await eventually(lambda: session.scalar(waiting))
+
+
+@pytest.mark.parametrize("last", ["UPDATE jobs SET state = 'completed'", "DELETE FROM jobs"])
+async def test_erasing_minds_no_job_that_ends_or_goes_meanwhile(
+    *, accounts: Accounts, sign_up: Enter, password: str, database: Database, last: str
+) -> None:
+    person = await sign_up()
+    tenant_id = person.who.tenant_id
+    async with database.transaction(tenant_id) as session:
+        await jobs.enqueue(session, EraseTenant(), tenant_id=tenant_id)
+    async with database.transaction(tenant_id) as session:
+        await session.execute(text(last))
+        erasing = asyncio.create_task(erase_account(accounts, person.who, password))
+        await one_waits(session)
+    await erasing
+    with pytest.raises(SessionEnded):
+        await authenticate(accounts, person.tokens.access_token)
+
+
+async def test_who_is_erased_meanwhile_is_not_renamed(
+    accounts: Accounts, sign_up: Enter, database: Database
+) -> None:
+    who = (await sign_up()).who
+
+    async def rename() -> None:
+        async with database.transaction(who.tenant_id) as own:
+            await patch_profile(own, who, ProfilePatch(name="Bia"))
+
+    async with database.system_transaction("test") as session:
+        await session.execute(delete(User).where(User.id == who.user_id))
+        renaming = asyncio.create_task(rename())
+        await one_waits(session)
+    with pytest.raises(SessionEnded):
+        await renaming
 
 
 async def erase_tenant(runtime: Runtime, tenant_id: UUID) -> None:

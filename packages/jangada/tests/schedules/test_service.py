@@ -1,5 +1,6 @@
 """Verbs on schedules."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -76,6 +77,13 @@ async def test_a_schedule_takes_queue_and_attempts_from_its_kind(
     assert await service.get_schedule(session, tenant_id, made.id) is made
 
 
+def nested(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize(
     ("values", "error"),
     [
@@ -87,7 +95,12 @@ async def test_a_schedule_takes_queue_and_attempts_from_its_kind(
         ({"args": {"x": "y" * 70_000}}, JobTooLarge),
         ({"args": {"x": "a\0b"}}, JobNotStorable),
         ({"args": {"x": float("nan")}}, JobNotStorable),
+        ({"args": {"x": ["\ud800"]}}, JobNotStorable),
+        ({"args": {"\ud800": 1}}, JobNotStorable),
+        ({"args": {"x": nested(64)}}, JobNotStorable),
         ({"concurrency_key": "x" * 201}, InvalidConcurrencyKey),
+        ({"concurrency_key": "a\0b"}, InvalidConcurrencyKey),
+        ({"concurrency_key": "\ud800"}, InvalidConcurrencyKey),
     ],
 )
 async def test_what_could_not_run_is_refused(
@@ -131,6 +144,20 @@ async def test_a_tenant_has_no_more_schedules_than_it_may(
     await service.create_schedule(session, tenant_id, new(), most=1)
     with pytest.raises(TooManySchedules):
         await service.create_schedule(session, tenant_id, new(name="second"), most=1)
+
+
+async def test_nor_where_many_are_created_at_once(tenant_id: UUID, database: Database) -> None:
+    async def create_one(number: int) -> None:
+        async with database.transaction(tenant_id) as own:
+            await service.create_schedule(own, tenant_id, new(name=str(number)), most=3)
+
+    ended = await asyncio.gather(*map(create_one, range(8)), return_exceptions=True)
+    assert [type(each) for each in ended if each is not None] == [TooManySchedules] * 5
+
+
+async def test_arguments_may_be_nested(session: AsyncSession, tenant_id: UUID) -> None:
+    made = await create(session, tenant_id, args={"x": nested(63)})
+    assert made.args == {"x": nested(63)}
 
 
 async def test_another_tenants_schedule_is_not_there(tenant_id: UUID, database: Database) -> None:

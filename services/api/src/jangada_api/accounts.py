@@ -44,6 +44,7 @@ from jangada.accounts.service import erasure, profile, sessions
 from jangada.accounts.service.refreshing import refresh as exchange
 from jangada.accounts.service.registration import register as register_account
 from jangada.accounts.service.sign_in import login as sign_in
+from jangada.errors import Unauthenticated
 from jangada.tenants.models import User
 from jangada_api.deps import AccountsDep, PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.forwarded import client_address
@@ -267,16 +268,21 @@ async def logout(
     """End the session.
 
     Its access tokens are refused at once here and within a second on every other process. A client
-    whose access token has expired sends the refresh token instead; whether that was still good is
-    not said.
+    whose access token has expired sends the refresh token instead, or both; whether the refresh
+    token was still good is not said. Of tokens of two sessions both sessions end.
     """
+    try:
+        principal = await principal_of(accounts, request)
+    except Unauthenticated:
+        if grant is None:
+            raise
+        principal = None
+    if principal is None and grant is None:
+        raise TokenMissing("Send the access token, or the refresh token in the body.")
     if grant is not None:
         await sessions.logout_by_refresh_token(accounts, grant.refresh_token.get_secret_value())
-        return
-    principal = await principal_of(accounts, request)
-    if principal is None:
-        raise TokenMissing("Send the access token, or the refresh token in the body.")
-    await sessions.logout(accounts, principal)
+    if principal is not None:
+        await sessions.logout(accounts, principal)
 
 
 @router.get("/.well-known/jwks.json", tags=["auth"])
@@ -343,7 +349,7 @@ async def list_sessions(
     return Listing[SessionOut].of(found, lambda row: read_session(row, principal))
 
 
-@router.get("/v1/me/sessions/{session_id}", tags=["me"], responses=documented(SessionNotFound))
+@router.get("/v1/me/sessions/{session_id:uuid}", tags=["me"], responses=documented(SessionNotFound))
 async def get_session(
     session: ReadSessionDep, principal: PrincipalDep, runtime: RuntimeDep, session_id: UUID
 ) -> SessionOut:
@@ -354,7 +360,7 @@ async def get_session(
 
 
 @router.delete(
-    "/v1/me/sessions/{session_id}",
+    "/v1/me/sessions/{session_id:uuid}",
     tags=["me"],
     status_code=204,
     responses=documented(SessionNotFound),

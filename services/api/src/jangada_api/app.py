@@ -1,11 +1,12 @@
 """The public API: its routers, its middleware, and what it opens for as long as it serves."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, override
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from opentelemetry.trace import TracerProvider
+from opentelemetry.trace import Span, TracerProvider
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import configure_mappers
 from starlette.concurrency import run_in_threadpool
@@ -39,6 +40,7 @@ from jangada_api.middleware import (
     AccessLog,
     BodyLimit,
     Failures,
+    HeadRequests,
     HttpMetrics,
     RequestId,
     SecurityHeaders,
@@ -48,6 +50,7 @@ from jangada_api.pool_metrics import watch_pool
 log = get_logger(__name__)
 
 TITLE: Final = "Jangada"
+_CONVERTOR: Final = re.compile(r":\w+}")
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     accounts.router,
@@ -121,6 +124,7 @@ def _middleware(
         HttpMetrics: {"registry": registry},
         AccessLog: {"trusted_proxies": settings.api.trusted_proxies},
         SecurityHeaders: {},
+        HeadRequests: {},
         BodyLimit: {"max_bytes": settings.api.max_body_bytes},
         Failures: {},
     }
@@ -138,7 +142,18 @@ def _trace(app: FastAPI, tracer: TracerProvider) -> None:
         tracer_provider=tracer,
         meter_provider=NoOpMeterProvider(),
         exclude_spans=["receive", "send"],
+        server_request_hook=_name_as_documented,
     )
+
+
+def _name_as_documented(span: Span, _: dict[str, Any]) -> None:
+    """`GET /v1/jobs/{job_id}`, as in metrics and document, without what its id must look like."""
+    attributes = getattr(span, "attributes", None) or {}  # one that isn't recorded has none
+    if route := attributes.get("http.route"):
+        method = attributes.get("http.request.method") or attributes.get("http.method")
+        plain = _CONVERTOR.sub("}", route)
+        span.update_name(f"{method} {plain}")
+        span.set_attribute("http.route", plain)
 
 
 @asynccontextmanager

@@ -298,7 +298,7 @@ async def _sample(incoming: Incoming) -> tuple[bytes, bool]:
     return bytes(sample), size == len(sample)
 
 
-@router.get("/v1/contacts/imports/{import_id}", responses=documented(ImportNotFound))
+@router.get("/v1/contacts/imports/{import_id:uuid}", responses=documented(ImportNotFound))
 async def get_import(principal: PrincipalDep, runtime: RuntimeDep, import_id: UUID) -> ImportOut:
     """Read one import: state, progress, statistics and errors."""
     async with runtime.database.read(principal.tenant_id) as session:
@@ -307,7 +307,7 @@ async def get_import(principal: PrincipalDep, runtime: RuntimeDep, import_id: UU
 
 
 @router.delete(
-    "/v1/contacts/imports/{import_id}",
+    "/v1/contacts/imports/{import_id:uuid}",
     status_code=204,
     responses=documented(ImportNotFound, ImportUnderWay),
 )
@@ -326,7 +326,7 @@ async def get_found_import(
 
 
 @router.get(
-    "/v1/contacts/imports/{import_id}/rejects",
+    "/v1/contacts/imports/{import_id:uuid}/rejects",
     response_class=StreamingResponse,
     responses={
         **csv_response("rejects.csv", REJECTS_EXAMPLE),

@@ -148,7 +148,7 @@ async def export(
     return as_file("contacts.csv", export_contacts(database, tenant_id, filter, attributes))
 
 
-@router.get("/v1/contacts/{contact_id}", responses=documented(ContactNotFound))
+@router.get("/v1/contacts/{contact_id:uuid}", responses=documented(ContactNotFound))
 async def get_contact(
     session: ReadSessionDep, principal: PrincipalDep, contact_id: UUID
 ) -> ContactOut:
@@ -158,7 +158,7 @@ async def get_contact(
 
 
 @router.patch(
-    "/v1/contacts/{contact_id}",
+    "/v1/contacts/{contact_id:uuid}",
     responses=documented(ContactNotFound, ContactInvalid, ContactExists),
 )
 async def update_contact(
@@ -177,7 +177,9 @@ async def update_contact(
     return ContactOut.model_validate(contact)
 
 
-@router.delete("/v1/contacts/{contact_id}", status_code=204, responses=documented(ContactNotFound))
+@router.delete(
+    "/v1/contacts/{contact_id:uuid}", status_code=204, responses=documented(ContactNotFound)
+)
 async def delete_contact(session: SessionDep, principal: PrincipalDep, contact_id: UUID) -> None:
     """Delete a contact."""
     await service.delete_contact(session, principal.tenant_id, contact_id)

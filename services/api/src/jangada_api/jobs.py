@@ -17,10 +17,10 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from jangada.crud import FilterText
+from jangada.crud import FilterMoment, FilterText
 from jangada.errors import Unauthenticated, Unavailable
 from jangada.jobs import dead_letters, service
 from jangada.jobs.dead_letters import REDRIVEN_AT_ONCE
@@ -109,11 +109,9 @@ FailedWith = Annotated[
     FilterText | None, Field(description="Only jobs whose last error has this code.")
 ]
 EndedSince = Annotated[
-    AwareDatetime | None, Field(description="Only jobs that ended then or later.")
+    FilterMoment | None, Field(description="Only jobs that ended then or later.")
 ]
-EndedBefore = Annotated[
-    AwareDatetime | None, Field(description="Only jobs that ended before then.")
-]
+EndedBefore = Annotated[FilterMoment | None, Field(description="Only jobs that ended before then.")]
 
 
 class JobQuery(JobFilter):
@@ -190,7 +188,7 @@ async def list_jobs(
     return Listing[JobOut].of(found, lambda job: read_job(job, progress.get(job.id)))
 
 
-@router.get("/{job_id}", responses=documented(JobNotFound))
+@router.get("/{job_id:uuid}", responses=documented(JobNotFound))
 async def get_job(principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID) -> JobOut:
     """Read one job: state, progress, result and errors."""
     async with runtime.database.read(principal.tenant_id) as session:
@@ -198,7 +196,7 @@ async def get_job(principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID) ->
     return await read_job_now(runtime, job)
 
 
-@router.post("/{job_id}:cancel", responses=documented(JobNotFound, JobAlreadyFinished))
+@router.post("/{job_id:uuid}:cancel", responses=documented(JobNotFound, JobAlreadyFinished))
 async def cancel_job(principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID) -> JobOut:
     """Cancel a job: at once while it waits; a running one stops within two seconds.
 
@@ -209,7 +207,7 @@ async def cancel_job(principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID)
     return await read_job_now(runtime, job)
 
 
-@router.post("/{job_id}:retry", responses=documented(JobNotFound, JobNotRetryable))
+@router.post("/{job_id:uuid}:retry", responses=documented(JobNotFound, JobNotRetryable))
 async def retry_job(principal: PrincipalDep, runtime: RuntimeDep, job_id: UUID) -> JobOut:
     """Run a discarded, cancelled or waiting job now."""
     async with runtime.database.transaction(principal.tenant_id) as session:
@@ -294,7 +292,7 @@ STREAM_EXAMPLE: Final = 'event: job\ndata: {"id": "0198f3f0-…", "state": "runn
 
 
 @router.get(
-    "/{job_id}/events",
+    "/{job_id:uuid}/events",
     response_class=EventSourceResponse,
     dependencies=[Depends(hold_stream), Depends(know_last_event_id)],
     responses={

@@ -235,6 +235,41 @@ class SecurityHeaders:
         await self.app(scope, receive, send_secured)
 
 
+class HeadRequests:
+    """Answers HEAD with the head of what GET is answered (RFC 9110, 9.3.2); no stream is begun."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        inner = {**scope, "method": "GET"}  # a copy: the server looks at its own
+        stream = asyncio.timeout(None)
+        try:
+            async with stream:
+                await self.app(inner, receive, _without_body(send, stream))
+        except TimeoutError:
+            if not stream.expired():
+                raise
+        finally:
+            scope.update(inner, method="HEAD")
+
+
+def _without_body(send: Send, stream: asyncio.Timeout) -> Send:
+    """Ends `stream` once it has sent a first part and goes on."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body"})
+        elif message.get("more_body", False):
+            stream.reschedule(asyncio.get_running_loop().time())
+
+    return send_head
+
+
 @dataclass(slots=True)
 class BodyAllowance:
     """How much body a request may send, and how long each part of it may take.
@@ -342,5 +377,13 @@ class Failures:
             await response(scope, receive, send)
 
 
-ORDER: Final = (RequestId, HttpMetrics, AccessLog, SecurityHeaders, BodyLimit, Failures)
+ORDER: Final = (
+    RequestId,
+    HttpMetrics,
+    AccessLog,
+    SecurityHeaders,
+    HeadRequests,
+    BodyLimit,
+    Failures,
+)
 """From the outside to the inside."""

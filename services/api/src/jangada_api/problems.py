@@ -19,8 +19,11 @@ import redis.exceptions
 import sqlalchemy.exc
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from jangada.db_errors import translate
 from jangada.errors import (
@@ -33,9 +36,9 @@ from jangada.errors import (
     RateLimited,
     Unauthenticated,
     Unavailable,
+    json_pointer,
 )
 from jangada.telemetry import current_request_id, get_logger
-from jangada_api.routing import methods_at
 from jangada_queue.errors import QueueUnavailable
 
 log = get_logger(__name__)
@@ -102,6 +105,15 @@ def unsupported_media_type(*accepted: str) -> RequestRefused:
     """415, naming what is taken instead."""
     detail = f"The body's media type is not taken here; send {' or '.join(accepted)}."
     return RequestRefused(415, detail, headers={"Accept": ", ".join(accepted)})
+
+
+def refuse_content_encoding(request: Request) -> None:
+    """Raise 415 for a body that isn't sent as it is: its length would bound nothing."""
+    # All of them: a second header adds a coding, whatever the first one says.
+    codings = request.headers.getlist("content-encoding")
+    if any(coding.strip().lower() != "identity" for coding in codings):
+        detail = "Send the body without Content-Encoding."
+        raise RequestRefused(415, detail, headers={"Accept-Encoding": "identity"})
 
 
 class ConcurrentChange(Conflict):
@@ -190,9 +202,10 @@ def from_error(error: JangadaError) -> Problem:
 def _pointer(location: Sequence[int | str]) -> str:
     """Where a fault is, as `FieldError` says it; other places are named (`path:id`)."""
     place, *rest = location
+    if rest[-1:] == ["[key]"]:  # so pydantic says that a member's name is wrong
+        rest.pop()
     if place == "body":
-        parts = (str(part).replace("~", "~0").replace("/", "~1") for part in rest)
-        return "".join(f"/{part}" for part in parts)
+        return json_pointer(rest)
     name = ".".join(str(part) for part in rest)
     return f"?{name}" if place == "query" else f"{place}:{name}"
 
@@ -242,6 +255,8 @@ _COLLISION_STATES: Final = frozenset({"23503", "23505", "23P01"})
 
 def _from_database(error: sqlalchemy.exc.SQLAlchemyError | psycopg.Error) -> JangadaError | None:
     """A database error as an error of the domain, where it is not a fault of ours."""
+    if isinstance(error, StaleDataError):
+        return ConcurrentChange("Somebody else changed the same thing; try again.")
     original = getattr(error, "orig", error)
     state = getattr(original, "sqlstate", None)
     if state in _UNSTORABLE_STATES or _has_nul(original):
@@ -291,6 +306,17 @@ async def _handle(request: Request, error: Exception) -> Response:
     if isinstance(response, Problem):
         request.scope[CODE_IN_SCOPE] = response.code
     return response
+
+
+def methods_at(routes: list[BaseRoute], scope: Scope) -> list[str]:
+    """The methods that some route knows at this address (RFC 9110, 10.2.1).
+
+    Below a mount, which no route of ours matches, there are files.
+    """
+    here = [route for route in routes if route.matches(scope)[0] is not Match.NONE]
+    known = {method for route in here for method in getattr(route, "methods", None) or ()}
+    known = known or {"GET"}
+    return sorted(known | {"HEAD"} if "GET" in known else known)
 
 
 HANDLED: Final[tuple[type[Exception], ...]] = (

@@ -1,5 +1,6 @@
 """The routes of the API: what a caller asks for that they don't know is refused, not overlooked."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from typing import Any, override
@@ -10,17 +11,18 @@ from fastapi.dependencies.utils import get_flat_params, get_parameterless_sub_de
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Cookie, Header, Path
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Match
-from starlette.types import Scope
+
+from jangada_api.problems import refuse_content_encoding
 
 type Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class StrictRoute(APIRoute):
-    """Refuses a query parameter that it doesn't know, as bodies refuse a field.
+    """Refuses query parameters that it doesn't know, as bodies refuse fields, or that come twice.
 
     What was meant by a misspelt `on_conflict` must not be decided by its default. It is looked at
-    after all other dependencies: who isn't signed in is told that.
+    after all other dependencies: who isn't signed in is told that. A JSON body that is encoded
+    isn't read.
     """
 
     @override
@@ -28,7 +30,15 @@ class StrictRoute(APIRoute):
         refusing = Depends(_refusing(self.dependant))
         last = get_parameterless_sub_dependant(depends=refusing, path=self.path_format)
         self.dependant.dependencies.append(last)
-        return super().get_route_handler()
+        return _reading_plain_bodies(super().get_route_handler())
+
+
+def _reading_plain_bodies(handler: Handler) -> Handler:
+    async def handle(request: Request) -> Response:
+        refuse_content_encoding(request)
+        return await handler(request)
+
+    return handle
 
 
 def _refusing(dependant: Dependant) -> Callable[[Request], Awaitable[None]]:
@@ -39,16 +49,30 @@ def _refusing(dependant: Dependant) -> Callable[[Request], Awaitable[None]]:
     )
 
     async def refuse_unknown(request: Request) -> None:
-        if unknown := [name for name in request.query_params if name not in known]:
-            raise RequestValidationError([_fault(name, known) for name in unknown])
+        given = Counter(name for name, _ in request.query_params.multi_items())
+        faults = [
+            *(_unknown(name, known) for name in given if name not in known),
+            *(_repeated(name) for name in given if name in known and given[name] > 1),
+        ]
+        if faults:
+            raise RequestValidationError(faults)
 
     return refuse_unknown
 
 
-def _fault(name: str, known: list[str]) -> dict[str, Any]:
+def _unknown(name: str, known: list[str]) -> dict[str, Any]:
     names = ", ".join(known) or "none"
-    text = f"There is no such query parameter here; there are: {names}."
-    return {"type": "extra_forbidden", "loc": ("query", name), "msg": text, "input": None}
+    return _fault(
+        name, "extra_forbidden", f"There is no such query parameter here; there are: {names}."
+    )
+
+
+def _repeated(name: str) -> dict[str, Any]:
+    return _fault(name, "repeated", "The query has it more than once; send one.")
+
+
+def _fault(name: str, code: str, text: str) -> dict[str, Any]:
+    return {"type": code, "loc": ("query", name), "msg": text, "input": None}
 
 
 def api_router(*, prefix: str = "", tags: list[str | Enum] | None = None) -> APIRouter:
@@ -64,9 +88,3 @@ def api_router(*, prefix: str = "", tags: list[str | Enum] | None = None) -> API
 def _operation_id(route: APIRoute) -> str:
     """Unique over all routes (a test says so), and stable."""
     return route.name
-
-
-def methods_at(routes: list[BaseRoute], scope: Scope) -> list[str]:
-    """The methods that some route knows at this address (RFC 9110, 10.2.1)."""
-    here = [route for route in routes if route.matches(scope)[0] is not Match.NONE]
-    return sorted({method for route in here for method in getattr(route, "methods", None) or ()})

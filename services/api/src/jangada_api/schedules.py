@@ -141,7 +141,7 @@ async def create_schedule(
     return ScheduleOut.model_validate(schedule)
 
 
-@router.get("/{schedule_id}", responses=documented(ScheduleNotFound))
+@router.get("/{schedule_id:uuid}", responses=documented(ScheduleNotFound))
 async def get_schedule(
     session: ReadSessionDep, principal: PrincipalDep, schedule_id: UUID
 ) -> ScheduleOut:
@@ -150,7 +150,7 @@ async def get_schedule(
     return ScheduleOut.model_validate(found)
 
 
-@router.patch("/{schedule_id}", responses=documented(ScheduleNotFound, *REFUSED))
+@router.patch("/{schedule_id:uuid}", responses=documented(ScheduleNotFound, *REFUSED))
 async def update_schedule(
     session: SessionDep,
     principal: PrincipalDep,
@@ -162,13 +162,13 @@ async def update_schedule(
     return ScheduleOut.model_validate(changed)
 
 
-@router.delete("/{schedule_id}", status_code=204, responses=documented(ScheduleNotFound))
+@router.delete("/{schedule_id:uuid}", status_code=204, responses=documented(ScheduleNotFound))
 async def delete_schedule(session: SessionDep, principal: PrincipalDep, schedule_id: UUID) -> None:
     """Delete a schedule. Jobs that it has enqueued stay."""
     await service.delete_schedule(session, principal.tenant_id, schedule_id)
 
 
-@router.post("/{schedule_id}:pause", responses=documented(ScheduleNotFound))
+@router.post("/{schedule_id:uuid}:pause", responses=documented(ScheduleNotFound))
 async def pause_schedule(
     session: SessionDep, principal: PrincipalDep, schedule_id: UUID
 ) -> ScheduleOut:
@@ -177,7 +177,7 @@ async def pause_schedule(
     return ScheduleOut.model_validate(paused)
 
 
-@router.post("/{schedule_id}:resume", responses=documented(ScheduleNotFound))
+@router.post("/{schedule_id:uuid}:resume", responses=documented(ScheduleNotFound))
 async def resume_schedule(
     session: SessionDep, principal: PrincipalDep, schedule_id: UUID
 ) -> ScheduleOut:
@@ -186,7 +186,7 @@ async def resume_schedule(
     return ScheduleOut.model_validate(resumed)
 
 
-@router.post("/{schedule_id}:run", status_code=202, responses=documented(ScheduleNotFound))
+@router.post("/{schedule_id:uuid}:run", status_code=202, responses=documented(ScheduleNotFound))
 async def run_schedule(
     *, session: SessionDep, principal: PrincipalDep, response: Response, schedule_id: UUID
 ) -> JobOut:

@@ -22,7 +22,12 @@ from jangada.files.names import safe_media_type, safe_name
 from jangada.files.schemas import Incoming, Label
 from jangada_api.middleware import allow_body
 from jangada_api.principal import PrincipalDep
-from jangada_api.problems import RequestRefused, too_large, unsupported_media_type
+from jangada_api.problems import (
+    RequestRefused,
+    refuse_content_encoding,
+    too_large,
+    unsupported_media_type,
+)
 from jangada_api.state import RuntimeDep
 
 FORM: Final = "multipart/form-data"
@@ -68,9 +73,7 @@ async def incoming_file(
     """The file that the request sends. Raises 413 and 415 (`RequestRefused`), `UploadMalformed`."""
     limits = runtime.settings.storage
     media_type, options = _content_type(request)
-    # All of them: a second header adds a coding, whatever the first one says.
-    if any(coding.lower() != "identity" for coding in request.headers.getlist("content-encoding")):
-        raise RequestRefused(415, "Send the body without Content-Encoding.")
+    refuse_content_encoding(request)
     if media_type != FORM and media_type not in RAW_TYPES:
         raise unsupported_media_type(*RAW_TYPES, FORM)
     is_form = media_type == FORM

@@ -29,7 +29,7 @@ from jangada.jobs.delivery.policy import Ending
 from jangada.jobs.errors import LeaseLost, UnknownJobKind
 from jangada.jobs.models import JobState
 from jangada.jobs.outcomes import Outcome, Snooze
-from jangada.jobs.payloads import Result, encode_result
+from jangada.jobs.payloads import Result, decode_args, encode_result
 from jangada.jobs.registry import Registration
 from jangada.runtime import Runtime
 from jangada.telemetry import bind, get_logger, unbind_all
@@ -112,11 +112,11 @@ async def resolve(execution: Execution) -> None:
     job = execution.job
     try:
         execution.registration = registry.get(job.kind)
-        execution.arguments = execution.registration.args.model_validate(job.args)
+        execution.arguments = decode_args(execution.registration.args, job.args)
     except UnknownJobKind:
         # Kinds are checked at the claim, so this is a rolling deployment at its worst.
         execution.error = Snooze(UNKNOWN_KIND_DELAY)
-    except Exception as error:  # noqa: BLE001 - arguments of another release, for example
+    except Exception as error:  # noqa: BLE001 - a validator of the arguments may raise anything
         execution.error = error
 
 

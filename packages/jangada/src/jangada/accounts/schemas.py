@@ -14,10 +14,9 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
-    field_validator,
 )
-from pydantic.json_schema import SkipJsonSchema
 
+from jangada.crud import NO_DEFAULT
 from jangada.jobs.schemas import JobArgs
 
 MAX_PASSWORD_CHARACTERS: Final = 4096
@@ -106,14 +105,7 @@ class ProfilePatch(BaseModel):
 
     model_config = _documented(name="Ana Lima da Silva")
 
-    name: PersonName | SkipJsonSchema[None] = None
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _not_null(cls, value: object) -> object:
-        if value is None:
-            raise ValueError("must not be null")
-        return value
+    name: Annotated[PersonName, NO_DEFAULT] = ""
 
 
 class PasswordChange(BaseModel):

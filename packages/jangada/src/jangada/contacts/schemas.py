@@ -19,7 +19,7 @@ from jangada.contacts.texts import (
     clean,
     search_key,
 )
-from jangada.crud import FilterText
+from jangada.crud import FilterText, without_nul
 from jangada.jobs.schemas import JobArgs
 
 MAX_ATTRIBUTES: Final = 512
@@ -27,10 +27,14 @@ MAX_VALUE_CHARS: Final = 10_000
 
 
 def _storable(text: str) -> str:
-    """Cleaned as a file's cells are. PostgreSQL stores no NUL."""
-    if "\0" in text:
-        raise ValueError("must not contain NUL characters")
-    return clean(text)
+    """Cleaned as a file's cells are."""
+    return clean(without_nul(text))
+
+
+def _not_blank(text: str) -> str:
+    if not text:
+        raise ValueError("must not be blank")
+    return text
 
 
 def _region(region: str) -> str:
@@ -56,6 +60,7 @@ type AttributeName = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_ATTRIBUTE_NAME_CHARS),
     AfterValidator(_storable),
+    AfterValidator(_not_blank),
 ]
 type AttributeValue = Annotated[
     str, StringConstraints(max_length=MAX_VALUE_CHARS), AfterValidator(_storable)

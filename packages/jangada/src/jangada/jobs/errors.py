@@ -1,6 +1,6 @@
 """What can be wrong with a job."""
 
-from jangada.errors import Conflict, Invalid, NotFound
+from jangada.errors import Conflict, Invalid, NotFound, Unavailable
 
 
 class JobNotFound(NotFound):
@@ -16,9 +16,15 @@ class JobTooLarge(Invalid):
 
 
 class JobNotStorable(Invalid):
-    """Arguments, metadata or result hold a NUL character, which PostgreSQL's JSON cannot."""
+    """Arguments, metadata or result hold what PostgreSQL's JSON cannot, or are nested too deep."""
 
     code = "job.not_storable"
+
+
+class ArgumentsNotUnderstood(Unavailable):
+    """A worker's release can't read the job's arguments; another may, so it is tried again."""
+
+    code = "job.arguments_not_understood"
 
 
 class InvalidJob(Invalid):

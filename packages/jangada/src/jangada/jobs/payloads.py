@@ -1,20 +1,30 @@
 """What a job's row carries as JSON: arguments, metadata, and what its handler answered."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from jangada.errors import FieldError
-from jangada.jobs.errors import InvalidConcurrencyKey, JobNotStorable, JobTooLarge
+from jangada.errors import FieldError, json_pointer
+from jangada.jobs.errors import (
+    ArgumentsNotUnderstood,
+    InvalidConcurrencyKey,
+    JobNotStorable,
+    JobTooLarge,
+)
 from jangada.jobs.schemas import JobArgs
 
 MAX_ARGS_BYTES: Final = 64 * 1024
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_RESULT_BYTES: Final = 256 * 1024
 MAX_KEY_LENGTH: Final = 200
+MAX_DEPTH: Final = 64
+"""Of arguments that come as JSON; it takes a level of the stack to write and to read each."""
+
+_UNSTORABLE: Final = re.compile("[\\0\ud800-\udfff]")
 
 type Result = BaseModel | Mapping[str, Any] | None
 
@@ -34,6 +44,20 @@ def args_json(args: JobArgs) -> str:
     return encoded
 
 
+def decode_args[A: JobArgs](model: type[A], stored: Mapping[str, Any]) -> A:
+    """Arguments as their handler takes them. Raises `ArgumentsNotUnderstood`, naming each fault."""
+    try:
+        return model.model_validate(stored)
+    except ValidationError as error:
+        faults = [
+            FieldError(json_pointer(fault["loc"]), fault["type"], fault["msg"])
+            for fault in error.errors(include_input=False, include_url=False, include_context=False)
+        ]
+        text = "; ".join(f"{fault.pointer or 'all'}: {fault.detail}" for fault in faults)
+        detail = f"This release of {model.kind} doesn't take its arguments: {text}."
+        raise ArgumentsNotUnderstood(detail, errors=faults) from None
+
+
 def encode_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as it is stored. Raises `JobTooLarge` beyond 16 KiB, `JobNotStorable`."""
     if not metadata:
@@ -46,13 +70,27 @@ def encode_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_args(kind: str, args: Mapping[str, Any]) -> None:
     """That arguments which are JSON already can be stored. Raises as `encode_args`."""
+    if _is_deeper(args, MAX_DEPTH):
+        raise _not_storable(kind, f"are nested more than {MAX_DEPTH} levels deep")
     try:
         encoded = json.dumps(args, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+        _check_args(kind, encoded.encode())
+    except UnicodeEncodeError as error:
+        raise _not_storable(kind, "hold half of a character (a lone surrogate)") from error
     except ValueError as error:
-        detail = f"The arguments of {kind} hold a number that JSON doesn't have."
-        fault = FieldError("/args", JobNotStorable.code, detail)
-        raise JobNotStorable(detail, errors=[fault]) from error
-    _check_args(kind, encoded.encode("utf-8", "replace"))
+        raise _not_storable(kind, "hold a number that JSON doesn't have") from error
+
+
+def _not_storable(kind: str, why: str) -> JobNotStorable:
+    detail = f"The arguments of {kind} {why}."
+    return JobNotStorable(detail, errors=[FieldError("/args", JobNotStorable.code, detail)])
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, Mapping | list):
+        return False
+    inner = value.values() if isinstance(value, Mapping) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 def _check_args(kind: str, encoded: bytes) -> None:
@@ -72,8 +110,11 @@ def concurrency_key(args: JobArgs, given: str | None = None) -> str | None:
 
 def check_key(key: str | None) -> None:
     """Raises `InvalidConcurrencyKey`."""
-    if key is not None and (len(key) > MAX_KEY_LENGTH or "\0" in key):
-        detail = f"A concurrency key has at most {MAX_KEY_LENGTH} characters, none of them NUL."
+    if key is not None and (len(key) > MAX_KEY_LENGTH or _UNSTORABLE.search(key)):
+        detail = (
+            f"A concurrency key has at most {MAX_KEY_LENGTH} characters, none of them NUL or half "
+            "of one (a lone surrogate)."
+        )
         fault = FieldError("/concurrency_key", InvalidConcurrencyKey.code, detail)
         raise InvalidConcurrencyKey(detail, errors=[fault])
 

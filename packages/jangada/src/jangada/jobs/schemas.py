@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Select, any_, literal
 
-from jangada.crud import FilterText
+from jangada.crud import FilterMoment, FilterText
 from jangada.jobs.limits import Concurrency, RateLimit
 from jangada.jobs.models import UNFINISHED_STATES, Job, JobState
 
@@ -105,8 +105,8 @@ class JobFilter(BaseModel):
     queue: FilterText | None = None
     tag: FilterText | None = None
     error_code: FilterText | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: FilterMoment | None = None
+    until: FilterMoment | None = None
 
     def __call__(self, scope: Select[Job]) -> Select[Job]:
         if self.state is not None:

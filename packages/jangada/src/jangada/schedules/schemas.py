@@ -2,14 +2,21 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import Select
 
-from jangada.crud import FilterText
+from jangada.crud import NO_DEFAULT, FilterText, without_nul
 from jangada.schedules.models import Misfire, Schedule, is_active
 from jangada_queue.cron import LONGEST
 
-type Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+type Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(without_nul),
+]
+type KindName = Annotated[
+    str, StringConstraints(min_length=1, max_length=200), AfterValidator(without_nul)
+]
 type CronText = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
 type ZoneName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 type Priority = Annotated[int, Field(ge=1, le=4)]
@@ -26,9 +33,7 @@ class ScheduleCreate(BaseModel):
         "`@monthly`, `@yearly`."
     )
     timezone: ZoneName = Field("UTC", description="Of the IANA database: `America/Sao_Paulo`.")
-    kind: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
-        description="The kind of job, one that may be scheduled."
-    )
+    kind: KindName = Field(description="The kind of job, one that may be scheduled.")
     args: dict[str, Any] = Field({}, description="The job's arguments.")
     priority: Priority = Field(2, description="1 (first) to 4, within a tenant.")
     concurrency_key: str | None = Field(
@@ -45,13 +50,13 @@ class SchedulePatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name = ""
-    cron: CronText = ""
-    timezone: ZoneName = ""
-    args: dict[str, Any] = {}
-    priority: Priority = 2
+    name: Annotated[Name, NO_DEFAULT] = ""
+    cron: Annotated[CronText, NO_DEFAULT] = ""
+    timezone: Annotated[ZoneName, NO_DEFAULT] = ""
+    args: Annotated[dict[str, Any], NO_DEFAULT] = {}
+    priority: Annotated[Priority, NO_DEFAULT] = 2
     concurrency_key: str | None = None
-    misfire: Misfire = Misfire.ONCE
+    misfire: Annotated[Misfire, NO_DEFAULT] = Misfire.ONCE
 
 
 class ScheduleFilter(BaseModel):

@@ -167,7 +167,14 @@ async def _schedulable(session: AsyncSession, kind: str, *, is_trusted: bool) ->
 
 
 async def _refuse_more(session: AsyncSession, tenant_id: UUID, most: int) -> None:
-    """Two that come at once may both be let in: the limit keeps load away, nothing hangs on it."""
+    """Two that come at once are counted one after the other."""
+    await session.execute(
+        select(
+            func.pg_advisory_xact_lock(
+                func.hashtext("jangada.schedules"), func.hashtext(str(tenant_id))
+            )
+        )
+    )
     count = await session.scalar(
         select(func.count()).select_from(visible(tenant_id).limit(most).subquery())
     )

@@ -6,6 +6,7 @@ can sign in any more and the e-mail address is free. The job then deletes the te
 transactions, and in its last one the tenant, with whatever was written meanwhile and itself.
 """
 
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from jangada.accounts.schemas import EraseTenant, Principal
 from jangada.accounts.service.profile import confirm_password
 from jangada.db import Base
 from jangada.jobs import service as jobs
+from jangada.jobs.errors import JobAlreadyFinished, JobNotFound
 from jangada.jobs.models import Job, is_final
 from jangada.runtime import Runtime
 from jangada.schedules import service as schedules
@@ -62,7 +64,8 @@ async def _close(session: AsyncSession, tenant: Tenant) -> None:
         select(Job.id).where(Job.tenant_id == tenant.id, ~is_final()).order_by(Job.id)
     )
     for job_id in unfinished.all():
-        await jobs.cancel(session, tenant.id, job_id)
+        with suppress(JobAlreadyFinished, JobNotFound):  # just now, and that is as good
+            await jobs.cancel(session, tenant.id, job_id)
     await schedules.pause_all(session, tenant.id)
     await jobs.enqueue(session, EraseTenant(), tenant_id=tenant.id)
 

@@ -1,6 +1,6 @@
 """One's own profile and password."""
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jangada import crud
@@ -21,14 +21,24 @@ from jangada.tenants.models import User, is_enabled
 
 async def get_profile(session: AsyncSession, who: Principal) -> User:
     """The principal's user; one that has just been erased has no session any more."""
-    user = await session.scalar(select(User).where(User.id == who.user_id, is_enabled()))
-    if user is None:
-        raise SessionEnded("The session has ended; sign in again.")
-    return user
+    return await _found(session, _own(who))
 
 
 async def patch_profile(session: AsyncSession, who: Principal, patch: ProfilePatch) -> User:
-    return await crud.patch(session, await get_profile(session, who), patch)
+    """Raises as `get_profile`, also where an erasure is under way: the row is waited for."""
+    user = await _found(session, _own(who).with_for_update(key_share=True))
+    return await crud.patch(session, user, patch)
+
+
+def _own(who: Principal) -> Select[User]:
+    return select(User).where(User.id == who.user_id, is_enabled())
+
+
+async def _found(session: AsyncSession, scope: Select[User]) -> User:
+    user = await session.scalar(scope)
+    if user is None:
+        raise SessionEnded("The session has ended; sign in again.")
+    return user
 
 
 async def change_password(accounts: Accounts, who: Principal, change: PasswordChange) -> None:

@@ -8,6 +8,7 @@ from jangada.accounts.errors import EmailTaken
 from jangada.accounts.runtime import Accounts
 from jangada.accounts.schemas import Client, Registration
 from jangada.db import new_id
+from jangada.errors import FieldError
 from jangada.tenants.models import User
 from jangada.tenants.service import create_personal_tenant
 
@@ -48,6 +49,8 @@ async def _add(session: AsyncSession, user: User) -> None:
     except IntegrityError as error:
         # Only the database can say so without a race.
         if "uq_users_email_key" in str(error.orig):
-            raise EmailTaken("This e-mail address has an account.") from None
+            detail = "This e-mail address has an account."
+            fault = FieldError("/email", EmailTaken.code, detail)
+            raise EmailTaken(detail, errors=[fault]) from None
         raise
     await create_personal_tenant(session, user)
