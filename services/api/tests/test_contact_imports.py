@@ -1,7 +1,7 @@
 """Imports over HTTP: what is accepted, what is refused unread, and what one learns of them."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +223,27 @@ async def nothing_stored(runtime: Runtime) -> bool:
             )
         )
     return counts == 0 and stored(runtime.settings) == []
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
+async def test_who_is_signed_out_while_they_send_imports_nothing(
+    *, caller: httpx.AsyncClient, runtime: Runtime, is_swept: bool
+) -> None:
+    """Also where an erasure has removed what had come: the storage works."""
+
+    async def content() -> AsyncIterator[bytes]:
+        yield CSV.encode() * 20_000
+        assert stored(runtime.settings)
+        ended = await caller.delete("/v1/me/sessions")
+        assert ended.status_code == 204
+        if is_swept:
+            for part in stored(runtime.settings):
+                part.unlink()
+        yield CSV.encode()
+
+    answer = await caller.post(PATH, content=content(), headers={"Content-Type": "text/csv"})
+    assert (answer.status_code, answer.json()["code"]) == (401, "auth.session_ended")
+    assert await nothing_stored(runtime)
 
 
 @pytest.mark.parametrize("token", [None, "Bearer forged", "Basic YTpi"])

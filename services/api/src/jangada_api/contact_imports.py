@@ -5,7 +5,8 @@ the file then streams to the store, and its row, the import and the job are one 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -15,6 +16,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from jangada.accounts.runtime import Accounts
+from jangada.accounts.schemas import Principal
 from jangada.contacts import service
 from jangada.contacts.errors import (
     EmptyFile,
@@ -42,13 +45,14 @@ from jangada.files.errors import (
     StorageQuotaExceeded,
     StorageUnavailable,
     TooManyUploads,
+    UploadLost,
     UploadsBusy,
 )
 from jangada.files.schemas import Incoming
 from jangada.files.uploads import receive
 from jangada.jobs.models import JobState
 from jangada_api.contacts import as_file, csv_response
-from jangada_api.deps import PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
+from jangada_api.deps import AccountsDep, PrincipalDep, ReadSessionDep, RuntimeDep, SessionDep
 from jangada_api.import_options import ImportOptionsDep
 from jangada_api.jobs import JobFailure, JobOut, JobProgress, read_job_now
 from jangada_api.openapi import documented
@@ -242,21 +246,35 @@ async def start_import(
     principal: PrincipalDep,
     options: ImportOptionsDep,
     incoming: IncomingDep,
+    accounts: AccountsDep,
     runtime: RuntimeDep,
     response: Response,
 ) -> JobOut:
     """Import a contact file: send it as the form field `file`, or as it is.
 
-    Answers the job as soon as the file is stored; follow it by `/v1/jobs/{id}/events`.
+    Answers the job as soon as the file is stored; follow it by `/v1/jobs/{id}/events`. Where the
+    session ends meanwhile nothing is imported.
     """
     async with (
+        _blaming_the_session(accounts, principal),
         receive(runtime, principal.tenant_id, incoming, created_by=principal.user_id) as received,
-        runtime.database.transaction(principal.tenant_id) as session,
     ):
-        file = await received.finish(session)
-        job = await service.start_import(session, file, options, created_by=principal.user_id)
+        await accounts.revocations.ensure_live(principal)
+        async with runtime.database.transaction(principal.tenant_id) as session:
+            file = await received.finish(session)
+            job = await service.start_import(session, file, options, created_by=principal.user_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return await read_job_now(runtime, job)
+
+
+@asynccontextmanager
+async def _blaming_the_session(accounts: Accounts, principal: Principal) -> AsyncIterator[None]:
+    """What an erased account was sending is swept away; that is no fault of the storage."""
+    try:
+        yield
+    except (StorageUnavailable, UploadLost):
+        await accounts.revocations.ensure_live(principal)
+        raise
 
 
 @router.post(
