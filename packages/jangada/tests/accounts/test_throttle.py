@@ -269,6 +269,8 @@ async def test_counts_go_on_in_postgres_when_valkey_stops_and_in_valkey_when_it_
         assert said == [SignInFailed] * 3 + [SignInThrottled]
         own_valkey.start()
         assert await outcome(sign_in(password=WRONG, through=accounts)) is SignInThrottled
+        async with open_process(limited(own)) as another:
+            assert await outcome(sign_in(password=WRONG, through=another)) is SignInThrottled
         await end_windows(accounts)
         assert await outcome(sign_in(password=WRONG, through=accounts)) is SignInFailed
         assert await accounts.runtime.valkey.dbsize() == 3

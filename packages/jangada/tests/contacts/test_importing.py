@@ -125,6 +125,9 @@ async def test_rejects_can_be_corrected_and_imported_again(importer: "Importer")
     assert (await importer.run(job))["rejected"] == 2
     rejects = await importer.rejects(job)
     assert "'=1\n'+1" in rejects
+    uncorrected = await importer.start(rejects)
+    assert (await importer.run(uncorrected))["rejected"] == 2
+    assert await importer.rejects(uncorrected) == rejects
     corrected = rejects.replace("ana@b,", "ana@b.co,").replace(",99,", ",11 98765-4321,")
     assert await importer.counts(corrected) == {"inserted": 2}
     ana, rui = [each for each in await importer.contacts() if each.name != "Eva"]
@@ -280,7 +283,7 @@ async def test_an_ambiguous_row_can_be_corrected(importer: "Importer") -> None:
     assert statistics["rejected_by_reason"] == {"ambiguous_match": 1}
     rejects = await importer.rejects(job)
     assert rejects.splitlines()[1] == (
-        f"2,Phone,ambiguous_match,,Ana Lima,,a@b.co ::: c@b.co ::: d@b.co,x@y.co,'{PHONE} ::: 99,"
+        f"2,Phone,ambiguous_match,Ana Lima,,a@b.co ::: c@b.co ::: d@b.co,x@y.co,'{PHONE} ::: 99,"
         "Acme,''=n,over,,flow"
     )
     assert await importer.counts(rejects.replace(PHONE, OTHER)) == {"updated": 1}

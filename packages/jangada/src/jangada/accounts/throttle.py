@@ -13,8 +13,6 @@ learns an e-mail address.
 
 import asyncio
 import hmac
-import math
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,9 +74,6 @@ class Throttle:
         self._settings = runtime.settings.auth.throttle
         self._key = derived_key(runtime.settings, _PURPOSE)
         self._has_warned = False
-        self._postgres_until = -math.inf
-        """Failures of these windows may have been counted there, though Valkey can be read."""
-
         self._turns: WeakValueDictionary[str, _Turns] = WeakValueDictionary()
 
     def account(self, email_key: str) -> Count:
@@ -135,7 +130,6 @@ class Throttle:
             await self._count_in_valkey(keys)
         except (RedisError, OSError) as error:
             self._warn_once(error)
-            self._postgres_until = time.monotonic() + self._settings.window.total_seconds()
             await self._count_in_postgres(keys)
 
     async def refuse_spent(self, *counts: Count) -> None:
@@ -143,15 +137,16 @@ class Throttle:
         refuse(await self.spent(*counts))
 
     async def spent(self, *counts: Count) -> Spent:
-        """Those of the counts that are used up, each with what is left of its window."""
+        """Those of the counts that are used up, each with what is left of its window.
+
+        In either store: any process may have counted in PostgreSQL until a moment ago.
+        """
+        spent = await self._spent_in_postgres(counts)
         try:
-            spent = await self._spent_in_valkey(counts)
+            return {**spent, **await self._spent_in_valkey(counts)}
         except (RedisError, OSError) as error:
             self._warn_once(error)
-            return await self._spent_in_postgres(counts)
-        if time.monotonic() < self._postgres_until:
-            return {**await self._spent_in_postgres(counts), **spent}
-        return spent
+            return spent
 
     def _warn_once(self, error: Exception) -> None:
         """Of what nobody else notices: that Valkey is absent is told by the API's readiness."""

@@ -9,7 +9,7 @@ by so many cells at a time that the event loop goes on, whatever the contacts ho
 import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -72,14 +72,18 @@ async def export_contacts(
 async def export_rejects(database: Database, rejected_by: ContactImport) -> AsyncIterator[bytes]:
     """The rows that an import rejected, to be corrected and imported again.
 
-    Cells are as they came, but for the guard of those that a spreadsheet would run.
+    Cells are as they came, but for the guard of those that a spreadsheet would run. The columns of
+    an earlier reject file are left out: a row has one place and reason.
     """
-    header = [*REJECT_COLUMNS, *(rejected_by.header or [])]
+    came = rejected_by.header or []
+    old = frozenset(place for place, name in enumerate(came) if name in REJECT_COLUMNS)
+    header = [*REJECT_COLUMNS, *_without(old, came)]
     yield _csv([header])
     rows = _rows_at_once(len(header))
     page = await _rejects(database, rejected_by, after_line=0, limit=rows)
     while page:
-        yield await asyncio.to_thread(_csv, map(_reject_cells, page))
+        cells = (_reject_cells(reject, old) for reject in page)
+        yield await asyncio.to_thread(_csv, cells)
         page = await _rejects(database, rejected_by, after_line=page[-1].line, limit=rows)
 
 
@@ -110,11 +114,16 @@ def _contact_cells(contact: Contact, attributes: Sequence[str]) -> list[str]:
     return [*fields, *(held.get(name, "") for name in attributes)]
 
 
-def _reject_cells(reject: ImportReject) -> list[str]:
+def _without(places: Collection[int], cells: Sequence[str]) -> list[str]:
+    return [cell for place, cell in enumerate(cells) if place not in places]
+
+
+def _reject_cells(reject: ImportReject, left_out: Collection[int]) -> list[str]:
     # What is guarded already was so in the file: another guard would change it. Ambiguous rows come
     # from the stage, where no cell has its guard any more.
     is_bare = reject.reason == Reason.AMBIGUOUS_MATCH
-    cells = reject.cells if is_bare else [unguard(cell) for cell in reject.cells]
+    came = _without(left_out, reject.cells)
+    cells = came if is_bare else [unguard(cell) for cell in came]
     return [str(reject.line), reject.column_name, reject.reason, *cells]
 
 
