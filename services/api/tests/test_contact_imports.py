@@ -156,6 +156,8 @@ async def test_validating_only_changes_nothing(
         ({"mapping": "{"}, "import_file.unknown_mapping", "?mapping"),
         ({"mapping": '{"a": "fax"}'}, "import_file.unknown_mapping", "?mapping"),
         ({"mapping": "[]"}, "import_file.unknown_mapping", "?mapping"),
+        ({"mapping": '{"\\u0000": "email"}'}, "import_file.unknown_mapping", "?mapping"),
+        ({"default_region": ""}, "import_file.unknown_region", "?default_region"),
         ({"default_region": "XX"}, "import_file.unknown_region", "?default_region"),
         ({"on_conflict": "merge"}, "request.invalid", "?on_conflict"),
         ({"validate_only": "perhaps"}, "request.invalid", "?validate_only"),
@@ -168,6 +170,7 @@ async def test_wrong_options_are_refused_before_the_file(
     answer = await caller.post(path, files={"file": CSV}, params=query)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert [fault["pointer"] for fault in answer.json()["errors"]] == [pointer]
+    assert "fax" not in query.get("mapping", "") or "Not so: 'a'." in answer.json()["detail"]
 
 
 class Body:
@@ -390,6 +393,7 @@ async def test_a_preview_shows_dialect_columns_and_first_rows(
             {"line": 4, "cells": ["", "rui", ""]},
         ],
         "rejects": [{"line": 4, "column": "E-mail", "reason": "invalid_email"}],
+        "has_more": False,
     }
     assert await nothing_stored(runtime)
 
@@ -410,12 +414,23 @@ async def test_a_preview_of_a_long_file_needs_its_beginning_only(
     rows = "".join(f"Ana {n},a{n}@example.com\n" for n in range(60_000))
     answer = await caller.post(f"{PATH}:preview", files={"file": f"name,email\n{rows}"})
     assert len(answer.json()["rows"]) == 20
+    assert answer.json()["has_more"] is True
     for rows_first in (1, 20, 40):
         long_cells = "name,email\n" + f'"{"x" * 9_000}\n",a@b.co\n' * rows_first
         content = long_cells + '"' + "y\n" * 100_000 * 2
         cut = await caller.post(f"{PATH}:preview", files={"file": content})
         assert cut.status_code == 200
         assert len(cut.json()["rows"]) == min(rows_first, 20)
+        assert cut.json()["has_more"] is True
+
+
+@pytest.mark.parametrize(("rows", "has_more"), [(1, False), (20, False), (21, True)])
+async def test_a_preview_says_whether_the_file_goes_on(
+    caller: httpx.AsyncClient, rows: int, *, has_more: bool
+) -> None:
+    file = "email\n" + "a@b.co\n" * rows + "\n\n"
+    found = (await caller.post(f"{PATH}:preview", files={"file": file})).json()
+    assert (len(found["rows"]), found["has_more"]) == (min(rows, 20), has_more)
 
 
 @pytest.mark.parametrize(

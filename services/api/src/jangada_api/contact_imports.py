@@ -116,6 +116,7 @@ PREVIEW_EXAMPLE: Final[JsonDict] = {
         {"line": 3, "cells": ["Rui Sá", "rui.sa at example.com", ""]},
     ],
     "rejects": [{"line": 3, "column": "E-mail", "reason": "invalid_email"}],
+    "has_more": False,
 }
 
 
@@ -194,6 +195,9 @@ class PreviewOut(BaseModel):
     columns: list[ColumnOut]
     rows: list[RowOut] = Field(description="The first rows.")
     rejects: list[RejectOut] = Field(description="Those of them that would be rejected.")
+    has_more: bool = Field(
+        description="Whether the file goes on: what follows isn't looked at, and may be wrong, too."
+    )
 
 
 def read_import(found: ContactImport, job: JobOut, args: Mapping[str, Any]) -> ImportOut:
@@ -224,6 +228,7 @@ def read_preview(found: Preview) -> PreviewOut:
             RejectOut(line=reject.line, column=reject.column, reason=reject.reason)
             for reject in found.rejects
         ],
+        has_more=found.has_more,
     )
 
 

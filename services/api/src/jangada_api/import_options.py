@@ -94,7 +94,9 @@ def get_import_options(
         delimiter=None if delimiter is None else _delimiter(delimiter),
         encoding=None if encoding is None else _encoding(encoding),
         mapping=None if mapping is None else _mapping(mapping),
-        default_region=_region(default_region or settings.default_region),
+        default_region=_region(
+            settings.default_region if default_region is None else default_region
+        ),
         on_conflict=on_conflict,
         validate_only=validate_only,
     )
@@ -120,12 +122,19 @@ def _encoding(name: str) -> str:
 
 def _mapping(text: str) -> dict[str, Field | None]:
     try:
-        return _MAPPING.validate_json(text)
+        mapping = _MAPPING.validate_json(text)
     except ValidationError as error:
+        columns = [fault["loc"][0] for fault in error.errors(include_input=False) if fault["loc"]]
+        wrong = f" Not so: {', '.join(map(repr, columns))}." if columns else ""
         detail = f"The mapping must be a JSON object of columns and fields: {', '.join(Field)}."
-        raise UnknownMapping(
-            detail, errors=[_fault("mapping", UnknownMapping.code, detail)]
-        ) from error
+        raise _unknown_mapping(detail + wrong) from error
+    if any("\0" in column for column in mapping):
+        raise _unknown_mapping("The mapping names a column with a NUL, which no file may hold.")
+    return mapping
+
+
+def _unknown_mapping(detail: str) -> UnknownMapping:
+    return UnknownMapping(detail, errors=[_fault("mapping", UnknownMapping.code, detail)])
 
 
 def _region(region: str) -> str:

@@ -15,13 +15,17 @@ SHOWN_ROWS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The dialect, the columns and the first rows of a file, and what is wrong with these."""
+    """The dialect, the columns and the first rows of a file, and what is wrong with these.
+
+    `has_more`: it goes on, with rows that may be wrong, too.
+    """
 
     encoding: str
     delimiter: str
     layout: Layout
     first: Batch
     rejects: list[Reject]
+    has_more: bool
 
     @property
     def columns(self) -> list[tuple[str, Field]]:
@@ -40,10 +44,17 @@ def preview(sample: bytes, options: ReadingOptions, *, is_whole: bool) -> Previe
             if any(map(any, batch.rows)):
                 rows += batch.rows
                 lines += batch.lines
-            if len(rows) == SHOWN_ROWS:
+            if len(rows) > SHOWN_ROWS:
                 break
     except UnreadableFile:
         if is_whole:
             raise
-    first = Batch(rows, lines)
-    return Preview(sheet.encoding, sheet.delimiter, sheet.layout, first, sheet.check(first).rejects)
+    first = Batch(rows[:SHOWN_ROWS], lines[:SHOWN_ROWS])
+    return Preview(
+        sheet.encoding,
+        sheet.delimiter,
+        sheet.layout,
+        first,
+        sheet.check(first).rejects,
+        has_more=not is_whole or len(rows) > SHOWN_ROWS,
+    )
