@@ -83,6 +83,32 @@ def aged(installed: Bed, programs: Path) -> Iterator[Bed]:
         install(installed, programs)
 
 
+@pytest.fixture
+def undefined(installed: Bed, programs: Path) -> Iterator[Bed]:
+    """A bed without a definition; today's comes back."""
+    with installed.api() as api:
+        api.delete("customresourcedefinitions", "workerpools.jangada.dev")
+    try:
+        yield installed
+    finally:
+        install(installed, programs)
+
+
+async def test_an_operator_waits_for_its_definition(
+    place: Field, undefined: Bed, programs: Path, tmp_path: Path
+) -> None:
+    """Of a group that isn't there an API server says so without an object."""
+    with operator(undefined, tmp_path, 1) as running:
+        said = partial(running.log.read_text, "utf-8")
+        await eventually(lambda: "waiting for the definition of WorkerPool" in said())
+        assert "can't be looked for" not in said()
+        apply(undefined, programs, todays())
+        await eventually(lambda: knows(undefined, "floors"))
+        place.deploy("worker", replicas=0, grace=600)
+        place.api.apply(pool("waited", "worker", place.queue, replicas={"min": 1, "max": 8}))
+        wait_condition(place.api, "waited", "Ready", "True", "Managed")
+
+
 async def test_a_pool_of_an_older_definition_outlives_its_upgrade(
     place: Field, aged: Bed, programs: Path, tmp_path: Path
 ) -> None:

@@ -14,8 +14,8 @@ from redis.exceptions import ResponseError
 from jangada.local.valkey import EmbeddedValkey
 from jangada.testing import eventually
 from jangada_queue.client import QueueClient
-from jangada_queue.connection import command
-from jangada_queue.errors import QueueUnavailable
+from jangada_queue.connection import command, within
+from jangada_queue.errors import QueueRefused, QueueUnavailable
 from jangada_queue.keys import PROTOCOL
 from jangada_queue.leases.client import kick
 from jangada_queue.messages import Offer
@@ -126,6 +126,13 @@ async def test_what_a_server_will_not_do_is_told_in_its_words(client: QueueClien
     with pytest.raises(QueueUnavailable, match=expected) as looking:
         await queue_stats(client, ["canary", "q"])
     assert "canary" not in f"{claiming.value} {looking.value}"
+
+
+async def test_the_arguments_of_an_unknown_command_are_not_told(client: QueueClient) -> None:
+    with pytest.raises(QueueRefused, match=r"^Valkey refuses a command: .*'NONSENSE'$") as refused:
+        async with within(client.deadline):
+            await command(client.redis, "NONSENSE", "canary")
+    assert "canary" not in str(refused.value)
 
 
 async def test_who_waits_at_a_primary_that_becomes_a_replica_tries_again(

@@ -146,6 +146,7 @@ async def test_lists_are_filtered(
         {"state": "asleep"},
         {"since": "2026"},
         {"until": "1e9"},
+        {"until": "1" * 400},
         {"until": "2026-11-30"},
     ],
 )
@@ -400,6 +401,17 @@ async def test_more_streams_than_a_session_may_have_are_refused(
         assert app.state.streams.open == first_session + 1
         other.leave()
         await other.ended()
+    assert app.state.streams.open == 0
+
+
+async def test_head_of_a_stream_holds_no_place(
+    app: FastAPI, caller: httpx.AsyncClient, enqueue: Enqueue
+) -> None:
+    job = await enqueue()
+    for _ in range(job_streams.MAX_STREAMS_PER_SESSION + 1):
+        answer = await caller.head(f"/v1/jobs/{job.id}/events")
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"].startswith("text/event-stream")
     assert app.state.streams.open == 0
 
 

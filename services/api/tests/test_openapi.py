@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 from openapi_schema_validator import OAS31Validator
@@ -14,6 +15,7 @@ from jangada_api.app import ROUTERS, create_app
 from jangada_api.problems import MEDIA_TYPE
 from jangada_api.testing import connect
 
+PASSWORD = "the tide goes out at six"
 JSON_TYPES = {"application/json", MEDIA_TYPE}
 
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs/openapi.json").read_text("utf-8"))
@@ -101,6 +103,37 @@ def test_errors_are_documented_as_problems(operation: dict[str, Any]) -> None:
     for status, response in responses.items():
         if status == "default" or int(status) >= 400:
             assert list(response["content"]) == [MEDIA_TYPE]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/contacts", {"email": "a@b.co"}, 201),
+        ("POST", "/v1/contacts", {}, 422),
+        ("POST", "/v1/auth/register", {"email": "a@b.co", "name": "A", "password": PASSWORD}, 201),
+        ("GET", "/v1/contacts", None, 200),
+        ("GET", "/v1/me", None, 401),
+    ],
+)
+async def test_an_answer_has_the_headers_that_are_documented(
+    *,
+    document: dict[str, Any],
+    caller: httpx.AsyncClient,
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None,
+    status: int,
+) -> None:
+    sender = client if status == 401 else caller
+    answer = await sender.request(method, path, json=body)
+    assert answer.status_code == status
+    headers = document["paths"][path][method.lower()]["responses"][str(status)]["headers"]
+    assert set(document["components"]["headers"]) >= set(headers) >= {"X-Request-ID"}
+    assert all(name in answer.headers for name in headers)
+    assert ("Location" in headers) == ("location" in answer.headers)
+    assert ("WWW-Authenticate" in headers) == ("www-authenticate" in answer.headers)
 
 
 def test_lists_come_in_the_envelope(document: dict[str, Any]) -> None:

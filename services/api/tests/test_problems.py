@@ -292,7 +292,9 @@ async def test_what_is_no_id_is_no_address(caller: httpx.AsyncClient) -> None:
 
 
 async def test_an_encoded_body_is_not_read(caller: httpx.AsyncClient) -> None:
-    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    headers = {"Content-Type": "application/json", "Content-Encoding": "identity,, identity"}
+    assert (await caller.post("/v1/contacts", content=b"{}", headers=headers)).status_code == 422
+    headers["Content-Encoding"] = "identity, gzip"
     response = await caller.post("/v1/contacts", content=gzip.compress(b"{}"), headers=headers)
     assert response.status_code == 415
     assert response.headers["accept-encoding"] == "identity"

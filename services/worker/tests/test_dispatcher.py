@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, override
@@ -251,20 +252,53 @@ async def test_an_idle_dispatcher_ends_in_order(raft: "Raft") -> None:
     assert await program.stop() == 0
 
 
+@asynccontextmanager
+async def housekeeping(
+    raft: "Raft", *, prune_after: timedelta = HOUR
+) -> AsyncIterator[tuple[Housekeeping, CollectorRegistry]]:
+    """A dispatcher's, round by round, and where its figures go."""
+    connection = DirectConnection(raft.runtime.database, deadline=HOUR)
+    registry = CollectorRegistry()
+    metrics = DispatcherMetrics(registry)
+    house = Housekeeping(
+        *(raft.runtime.queue, connection, metrics),
+        lease=HOUR,
+        retention=Retention(connection, metrics, {}),
+        prune_after=prune_after,
+    )
+    yield house, registry
+    await connection.close()
+
+
+async def test_jobs_that_are_stuck_in_an_applications_queue_are_counted(raft: "Raft") -> None:
+    await leases.serve(raft.runtime.queue, ["mail"])
+    await raft.enqueue("ping", queue="mail")
+    async with housekeeping(raft) as (house, registry):
+        await house.keep({"default"})
+    assert registry.get_sample_value("jangada_queue_available", {"queue": "mail"}) == 1
+
+
+async def test_a_queue_that_valkey_refuses_hides_and_stops_no_other(raft: "Raft") -> None:
+    """Somebody else has written into one of its keys."""
+    await raft.runtime.valkey.set(raft.runtime.queue.keys("a").stream, "foreign")
+    await raft.enqueue("ping", queue="a")
+    await raft.enqueue("ping")
+    async with housekeeping(raft) as (house, registry):
+        await house.keep({"a", "default"})
+    for queue, available in (("a", None), ("default", 1)):
+        name = "jangada_queue_available"
+        assert registry.get_sample_value(name, {"queue": queue}) == available
+    await raft.dispatcher()
+    await until_depth(raft, waiting=1)
+
+
 async def test_a_queue_without_dead_letters_has_a_figure_from_the_first_look(
     raft: "Raft",
 ) -> None:
     """An alarm compares with what was there before the first one."""
     await raft.enqueue("ping", queue="mail")
-    connection = DirectConnection(raft.runtime.database, deadline=HOUR)
-    registry = CollectorRegistry()
-    metrics = DispatcherMetrics(registry)
-    retention = Retention(connection, metrics, {})
-    house = Housekeeping(
-        *(raft.runtime.queue, connection, metrics), lease=HOUR, retention=retention
-    )
-    await house.keep({"default"})
-    await connection.close()
+    async with housekeeping(raft) as (house, registry):
+        await house.keep({"default"})
     counters = ("jangada_job_crashed_total", "jangada_job_poisoned_total")
     for name in ("jangada_queue_dead", "jangada_queue_delayed", *counters):
         for queue in ("default", "mail"):
@@ -299,13 +333,7 @@ async def test_housekeeping_forgets_workers_that_fell_silent(raft: "Raft") -> No
     await report(queue, "p", [WorkerReport("w", "p", "h", 1, "0", ["default"], [], 4)])
     beats = queue.keys("default").beats
     await raft.runtime.valkey.zincrby(beats, -2 * HOUR.total_seconds() * 1000, "w")
-    connection = DirectConnection(raft.runtime.database, deadline=HOUR)
-    metrics = DispatcherMetrics(CollectorRegistry())
-    retention = Retention(connection, metrics, {})
-    house = Housekeeping(
-        *(queue, connection, metrics), lease=HOUR, retention=retention, prune_after=timedelta(0)
-    )
-    await house.keep({"default"})
-    await house.keep({"default"})
-    await connection.close()
+    async with housekeeping(raft, prune_after=timedelta(0)) as (house, _):
+        await house.keep({"default"})
+        await house.keep({"default"})
     assert await raft.runtime.valkey.zcard(beats) == 0

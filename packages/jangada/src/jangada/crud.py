@@ -49,11 +49,17 @@ type FilterText = Annotated[str, StringConstraints(max_length=320), AfterValidat
 
 
 def _no_number(value: object) -> object:
+    if isinstance(value, int | float) or (isinstance(value, str) and _is_number(value)):
+        raise ValueError("must be a date and time with a zone, such as 2026-03-01T12:00:00Z")
+    return value
+
+
+def _is_number(text: str) -> bool:
     try:
-        float(value)  # type: ignore[arg-type] # what it doesn't take is no number
-    except (TypeError, ValueError):
-        return value
-    raise ValueError("must be a date and time with a zone, such as 2026-03-01T12:00:00Z")
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 type FilterMoment = Annotated[AwareDatetime, BeforeValidator(_no_number)]

@@ -230,8 +230,16 @@ async def test_erasing_keeps_nothing_of_the_person_and_stops_their_work(
 
 
 async def one_waits(session: AsyncSession) -> None:
-    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    await eventually(lambda: session.scalar(waiting))
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+    async def is_so() -> int:
+        await session.execute(text("SELECT pg_stat_clear_snapshot()"))
+        return await session.scalar(waiting) or 0
+
+    await eventually(is_so)
 
 
 @pytest.mark.parametrize("last", ["UPDATE jobs SET state = 'completed'", "DELETE FROM jobs"])

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from jangada_queue.errors import QueueUnavailable
+from jangada_queue.errors import QueueRefused, QueueUnavailable
 from jangada_queue.scripts import Script
 
 type Argument = str | bytes | int | float
@@ -43,6 +43,8 @@ _BEFORE_ANSWER: Final = "caused error: "
 """redis-py puts a pipeline's command and arguments in front, and makes a tuple of the rest."""
 
 
+_BEFORE_ARGUMENTS: Final = ", with args beginning with"
+"""A server repeats those of a command that it doesn't know."""
 MOST_SAID: Final = 200
 """Characters of a server's answer that are told."""
 
@@ -124,16 +126,16 @@ async def within(deadline: timedelta) -> AsyncIterator[None]:
     except _ABSENT as error:
         raise QueueUnavailable(f"Valkey is absent ({type(error).__name__}).") from error
     except ResponseError as error:
-        raise QueueUnavailable(_refusal(error)) from error
+        raise _refusal(error) from error
 
 
-def _refusal(error: ResponseError) -> str:
+def _refusal(error: ResponseError) -> QueueUnavailable:
     """What the server says, in its own word: redis-py takes off those that it has an error for."""
-    said = str(error).rpartition(_BEFORE_ANSWER)[2].strip("(',)")
+    said = str(error).rpartition(_BEFORE_ANSWER)[2].strip("(',)").partition(_BEFORE_ARGUMENTS)[0]
     word = error.status_code if error.status_code in _FOR_NOW else said.partition(" ")[0]
     if word in _FOR_NOW:
-        return f"Valkey refuses commands for now ({word})."
-    return f"Valkey refuses a command: {said[:MOST_SAID]}"
+        return QueueUnavailable(f"Valkey refuses commands for now ({word}).")
+    return QueueRefused(f"Valkey refuses a command: {said[:MOST_SAID]}")
 
 
 def as_text(value: object) -> str:

@@ -8,5 +8,12 @@ class QueueUnavailable(Exception):
     """
 
 
+class QueueRefused(QueueUnavailable):
+    """Valkey answers, and won't do this: a right lacks, or something foreign is in a key's place.
+
+    It lasts until somebody mends it. Of another queue the same may be done.
+    """
+
+
 class UnsafeServer(Exception):
     """The server's configuration would lose messages unseen, for example by evicting keys."""

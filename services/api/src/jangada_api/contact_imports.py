@@ -258,7 +258,7 @@ async def start_import(
     """Import a contact file: send it as the form field `file`, or as it is.
 
     Answers the job as soon as the file is stored; follow it by `/v1/jobs/{id}/events`. Where the
-    session ends meanwhile nothing is imported.
+    session ended meanwhile, more than a second ago, nothing is imported.
     """
     async with (
         _blaming_the_session(accounts, principal),

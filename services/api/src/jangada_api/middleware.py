@@ -266,6 +266,7 @@ def _without_body(send: Send, stream: asyncio.Timeout) -> Send:
             await send({"type": "http.response.body"})
         elif message.get("more_body", False):
             stream.reschedule(asyncio.get_running_loop().time())
+            await asyncio.Event().wait()  # for that end: whoever sends goes on with nothing
 
     return send_head
 

@@ -4,7 +4,7 @@ Every operation documents the problem documents that it may answer with, and has
 JSON body; the examples are those of the models (`json_schema_extra`), so they are written once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
@@ -27,6 +27,12 @@ A multi-tenant API with durable background jobs.
 - Every answer ≥ 400 is a problem document (RFC 9457) with a stable `code` (`docs/errors.md`).
 - Every answer has an `X-Request-ID`; send one of your own to find it in the logs.
 """
+HEADERS: Final[Mapping[str, str]] = {
+    "X-Request-ID": "What names the request in our logs: yours, or a new one.",
+    "Location": "Where what was made is found.",
+    "Retry-After": "After so many seconds it may be tried again.",
+    "WWW-Authenticate": "How to sign in, and whether a token was refused (RFC 6750).",
+}
 METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 
@@ -101,6 +107,10 @@ def document(title: str, routes: Sequence[BaseRoute]) -> Json:
         _describe_streams(operation)
         _document_problems(operation)
         _give_examples(operation, schemas)
+        _document_headers(operation)
+    made["components"]["headers"] = {
+        name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()
+    }
     for model in schemas.values():
         if "examples" in model:
             model["examples"] = [_with_nulls(each, model, schemas) for each in model["examples"]]
@@ -144,6 +154,23 @@ def _document_problems(operation: Json) -> None:
     operation["responses"] = dict(sorted(responses.items()))
 
 
+def _document_headers(operation: Json) -> None:
+    for status, response in operation["responses"].items():
+        known = {name: {"$ref": f"#/components/headers/{name}"} for name in _sent(status, response)}
+        response["headers"] = known | response.get("headers", {})
+
+
+def _sent(status: str, response: Json) -> Iterator[str]:
+    """The headers that every answer of this status has; a job that was accepted has its place."""
+    yield "X-Request-ID"
+    if status == "201" or (status == "202" and "/JobOut" in str(response)):
+        yield "Location"
+    if status in {"429", "503"}:
+        yield "Retry-After"
+    if status == "401":
+        yield "WWW-Authenticate"
+
+
 def _is_made_by_fastapi(response: Json | None) -> bool:
     return "HTTPValidationError" in str(response)
 
@@ -153,7 +180,7 @@ def _usual_statuses(operation: Json) -> Iterator[int]:
     if operation.get("security"):
         yield 401
     if "requestBody" in operation:
-        yield from (413, 415)
+        yield from (400, 413, 415)
     if "requestBody" in operation or operation.get("parameters"):
         yield 422
     yield from (500, 503)

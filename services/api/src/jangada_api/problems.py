@@ -110,8 +110,8 @@ def unsupported_media_type(*accepted: str) -> RequestRefused:
 def refuse_content_encoding(request: Request) -> None:
     """Raise 415 for a body that isn't sent as it is: its length would bound nothing."""
     # All of them: a second header adds a coding, whatever the first one says.
-    codings = request.headers.getlist("content-encoding")
-    if any(coding.strip().lower() != "identity" for coding in codings):
+    codings = ",".join(request.headers.getlist("content-encoding")).split(",")
+    if any(coding.strip().lower() not in {"", "identity"} for coding in codings):
         detail = "Send the body without Content-Encoding."
         raise RequestRefused(415, detail, headers={"Accept-Encoding": "identity"})
 
@@ -200,7 +200,7 @@ def from_error(error: JangadaError) -> Problem:
 
 
 def _pointer(location: Sequence[int | str]) -> str:
-    """Where a fault is, as `FieldError` says it; other places are named (`path:id`)."""
+    """Where a fault is, as `FieldError` says it; other places are named (`header:x`)."""
     place, *rest = location
     if rest[-1:] == ["[key]"]:  # so pydantic says that a member's name is wrong
         rest.pop()

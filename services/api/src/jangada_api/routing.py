@@ -21,8 +21,9 @@ class StrictRoute(APIRoute):
     """Refuses query parameters that it doesn't know, as bodies refuse fields, or that come twice.
 
     What was meant by a misspelt `on_conflict` must not be decided by its default. It is looked at
-    after all other dependencies: who isn't signed in is told that. A JSON body that is encoded
-    isn't read.
+    after all other dependencies: who isn't signed in is told that.
+
+    A JSON body that is encoded isn't read; bodies are read before anything else is looked at.
     """
 
     @override
@@ -30,7 +31,8 @@ class StrictRoute(APIRoute):
         refusing = Depends(_refusing(self.dependant))
         last = get_parameterless_sub_dependant(depends=refusing, path=self.path_format)
         self.dependant.dependencies.append(last)
-        return _reading_plain_bodies(super().get_route_handler())
+        handler = super().get_route_handler()
+        return handler if self.body_field is None else _reading_plain_bodies(handler)
 
 
 def _reading_plain_bodies(handler: Handler) -> Handler:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import kopf
 
 from jangada_operator import definition
-from jangada_operator.kube import Kube, KubeError, Misconfigured, Refused, Unreachable
+from jangada_operator.kube import Kube, KubeError, Misconfigured, Unreachable
 from jangada_operator.leader import Leadership
 from jangada_operator.listening import has_heard_all, paths_of
 from jangada_operator.login import find_login
@@ -22,7 +22,6 @@ from jangada_operator.management import serve
 from jangada_operator.operating import Operator
 from jangada_operator.rights import look_at_rights
 from jangada_operator.watching import PODS, Cluster, watch
-from jangada_operator.workerpool.spec import API_VERSION, PLURAL
 from jangada_queue.patience import wait_at_most
 
 PRUNE_EVERY: Final = 60.0
@@ -98,7 +97,7 @@ async def _definition_is_there(kube: Kube, stop: asyncio.Event) -> bool:
     while not stop.is_set():
         lacks = "waiting for the definition of WorkerPool: apply the CRD"
         try:
-            if await _is_defined(kube):
+            if await definition.is_served(kube):
                 return True
             answered_at = time.monotonic()
         except Misconfigured:
@@ -115,16 +114,6 @@ async def _definition_is_there(kube: Kube, stop: asyncio.Event) -> bool:
             told = lacks
         await wait_at_most(stop.wait(), CRD_WAIT)
     return False
-
-
-async def _is_defined(kube: Kube) -> bool:
-    try:
-        found = await kube.get(f"/apis/{API_VERSION}")
-    except Refused as error:
-        if error.is_missing:
-            return False
-        raise
-    return any(each["name"] == PLURAL for each in found["resources"])
 
 
 async def _work(operator: Operator, options: Options, stop: asyncio.Event) -> None:

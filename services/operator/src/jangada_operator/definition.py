@@ -15,7 +15,7 @@ from typing import Any, Final
 import yaml
 
 from jangada_operator.kube import Kube, KubeError
-from jangada_operator.workerpool.spec import API_VERSION, GROUP, KIND, VERSION
+from jangada_operator.workerpool.spec import API_VERSION, GROUP, KIND, PLURAL, VERSION
 
 SCHEMAS: Final = f"/openapi/v3/apis/{API_VERSION}"
 """What every account may read, unlike definitions themselves."""
@@ -68,6 +68,19 @@ def unknown_fields(ours: Schema, theirs: Schema) -> list[str]:
 
 def _below(schema: Schema, part: str) -> Iterator[str]:
     return fields_of(schema["properties"][part], f".{part}")
+
+
+async def is_served(kube: Kube, version: str = API_VERSION, plural: str = PLURAL) -> bool:
+    """Whether the cluster has the definition. Raises `KubeError` where it doesn't say.
+
+    All groups are asked for first: of one that it hasn't got an API server answers 404 without an
+    object, as any gateway might.
+    """
+    groups = (await kube.get("/apis"))["groups"]
+    if all(each["groupVersion"] != version for group in groups for each in group["versions"]):
+        return False
+    found = await kube.get(f"/apis/{version}")
+    return any(each["name"] == plural for each in found["resources"])
 
 
 async def compare(kube: Kube) -> None:

@@ -180,7 +180,7 @@ class Kube:
             if response.status == HTTPStatus.UNAUTHORIZED:
                 raise Refused(response.status, response.reason or "", "")
             detail = f"{response.status} without an object of Kubernetes"
-            raise Unreachable(f"Something else answers for the API server: {detail}")
+            raise Unreachable(f"The API server, or a gateway before it, answers {detail}")
         if response.status >= HTTPStatus.BAD_REQUEST:
             reason = answer.get("reason") or response.reason or ""
             raise Refused(response.status, reason, answer.get("message", ""))
@@ -214,7 +214,7 @@ class Kube:
 
 
 def _object(text: bytes) -> Json | None:
-    """None for what no API server says, but a gateway before it may."""
+    """None for other texts: a gateway's, or an API server's that has no such group, or no time."""
     try:
         answer: object = json.loads(text)
     except ValueError:

@@ -23,7 +23,7 @@ from jangada.jobs.delivery.sweep import sweep
 from jangada.runtime import Runtime
 from jangada.schedules.firing import fire_due
 from jangada.telemetry import get_logger
-from jangada_queue.errors import QueueUnavailable
+from jangada_queue.errors import QueueRefused, QueueUnavailable
 from jangada_queue.messages import Offer
 from jangada_queue.patience import Pauses, Stop, pause, unless
 from jangada_queue.signals import tell
@@ -145,12 +145,23 @@ class Dispatcher:
             self._end = min(self._end, soon)
 
     async def _serve(self, queues: Collection[str]) -> None:
-        """Rounds over the queues, one each in turn, until none brings anything or the end comes."""
-        active = sorted(queues)
+        """Rounds over the queues, one each in turn, until none brings anything or the end comes.
+
+        One that Valkey refuses keeps no other waiting; what it refused is raised in the end.
+        """
+        active, refusal = sorted(queues), None
         while active and not self._stopping.is_set():
-            active = [queue for queue in active if await self._round(queue) is Round.MORE]
+            rounds = {}
+            for queue in active:
+                try:
+                    rounds[queue] = await self._round(queue)
+                except QueueRefused as error:
+                    refusal = error
+            active = [queue for queue, round_ in rounds.items() if round_ is Round.MORE]
             if time.monotonic() >= self._end:
-                return
+                break
+        if refusal is not None:
+            raise refusal
 
     async def _await_wakes(self) -> None:
         """Serve each queue that is woken until it is time to look at all of them again."""

@@ -7,7 +7,7 @@ dispatcher does it: each part is harmless twice.
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -18,7 +18,7 @@ from jangada.jobs.delivery import dispatch, kinds
 from jangada.jobs.delivery.connection import DirectConnection
 from jangada.telemetry import get_logger
 from jangada_queue.client import QueueClient
-from jangada_queue.errors import UnsafeServer
+from jangada_queue.errors import QueueRefused, UnsafeServer
 from jangada_queue.rates import DecayedRate
 from jangada_queue.server import server_time
 from jangada_queue.signals import tell
@@ -49,6 +49,7 @@ class Housekeeping:
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _suspicious: dict[str, tuple[float, int]] = field(default_factory=dict)
     _foreign: set[str] = field(default_factory=set)
+    _refused: set[str] = field(default_factory=set)
     _inherited: Collection[str] | None = None
     _pruned_at: float = -math.inf
 
@@ -71,18 +72,18 @@ class Housekeeping:
         waiting = await self.connection.run(dispatch.list_queues)
         queues = sorted({*dispatched, *waiting, *await self._inherit()})
         await self._watch_clock(queues)
-        for stats in await queue_stats(self.client, queues):
+        for stats in await self._figures(queues):
             self._kinds[stats.queue] = stats.kinds
-            if (upstream := await self._say_upstream(stats)) is None:
-                continue
+            upstream = await self._upstream(stats)
             self.metrics.show(stats, upstream)
-            await self._expire(stats.queue)
-            await self._heal(stats, upstream)
+            if await self._is_ours(stats.queue, upstream):
+                await self._expire(stats.queue)
+                await self._heal(stats, upstream)
         if time.monotonic() - self._pruned_at >= self.prune_after.total_seconds():
             self._pruned_at = time.monotonic()
             await self.connection.run(kinds.prune_starts)
             self.metrics.show_aside(await self.connection.run(dispatch.count_aside), queues)
-            for queue in queues:
+            for queue in set(queues) - self._foreign:
                 await prune(self.client, queue, self.prune_after)
                 if known := self.kinds(queue):
                     await self.client.disown(queue, known)
@@ -100,11 +101,27 @@ class Housekeeping:
         self._watch.see(await server_time(self.client), time.monotonic())
         if self._watch.is_set_back:
             log.warning("Valkey's clock was set back: all message leases begin anew")
-            for queue in queues:
+            for queue in set(queues) - self._foreign:
                 await self.client.rebase(queue)
 
-    async def _say_upstream(self, stats: QueueStats) -> Upstream | None:
-        """None where the queue is a taskiq application's: nothing of it is ours to touch."""
+    async def _figures(self, queues: Sequence[str]) -> list[QueueStats]:
+        """Of all queues but those that Valkey refuses, because something foreign is in a key."""
+        try:
+            return await queue_stats(self.client, queues)
+        except QueueRefused:
+            pass
+        found, refused = list[QueueStats](), set[str]()
+        for queue in queues:
+            try:
+                found += await queue_stats(self.client, [queue])
+            except QueueRefused as error:
+                refused.add(queue)
+                if queue not in self._refused:
+                    log.warning("a queue is of no use", queue=queue, error=error)
+        self._refused = refused
+        return found
+
+    async def _upstream(self, stats: QueueStats) -> Upstream:
         queue = stats.queue
         upstream = await self.connection.run(
             lambda found: dispatch.upstream(
@@ -113,16 +130,19 @@ class Housekeeping:
         )
         rate = self._arrivals.setdefault(queue, DecayedRate())
         arrival = rate.see(upstream.enqueued_total, time.monotonic())
-        upstream = msgspec.structs.replace(upstream, arrival_per_second=arrival)
+        return msgspec.structs.replace(upstream, arrival_per_second=arrival)
+
+    async def _is_ours(self, queue: str, upstream: Upstream) -> bool:
+        """Say what waits upstream; false for a taskiq application's queue, which isn't ours."""
         try:
             await write_upstream(self.client, queue, upstream)
         except UnsafeServer as error:
             if queue not in self._foreign:
                 log.warning("a queue's jobs are never published", queue=queue, error=error)
             self._foreign.add(queue)
-            return None
+            return False
         self._foreign.discard(queue)
-        return upstream
+        return True
 
     async def _expire(self, queue: str) -> None:
         """What a worker claimed and then died with is published again by the next round."""

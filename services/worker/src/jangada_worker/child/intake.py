@@ -147,15 +147,20 @@ class Intake:
             room = desk.slots.free - len(claims)
             if room <= 0:
                 break
-            with self._in_hand(1):
-                answer = await desk.client.claim(
-                    queue,
-                    str(self._worker),
-                    room,
-                    pod=desk.pod,
-                    kinds=desk.kinds,
-                    has_token=has_token,
-                )
+            try:
+                with self._in_hand(1):
+                    answer = await desk.client.claim(
+                        queue,
+                        str(self._worker),
+                        room,
+                        pod=desk.pod,
+                        kinds=desk.kinds,
+                        has_token=has_token,
+                    )
+            except QueueUnavailable:
+                if not claims:
+                    raise
+                break  # what has come runs; the next turn says what is the matter
             claims += answer.claims
             self._has_more = answer.waiting > 0 and len(desk.queues) == 1
             if answer.is_draining:
