@@ -41,8 +41,6 @@ its memory or disk is full, it lacks replicas or is or became one, it runs a scr
 """
 _BEFORE_ANSWER: Final = "caused error: "
 """redis-py puts a pipeline's command and arguments in front, and makes a tuple of the rest."""
-
-
 _BEFORE_ARGUMENTS: Final = ", with args beginning with"
 """A server repeats those of a command that it doesn't know."""
 MOST_SAID: Final = 200

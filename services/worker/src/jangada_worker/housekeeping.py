@@ -83,7 +83,7 @@ class Housekeeping:
             self._pruned_at = time.monotonic()
             await self.connection.run(kinds.prune_starts)
             self.metrics.show_aside(await self.connection.run(dispatch.count_aside), queues)
-            for queue in set(queues) - self._foreign:
+            for queue in set(queues) - self._foreign - self._refused:
                 await prune(self.client, queue, self.prune_after)
                 if known := self.kinds(queue):
                     await self.client.disown(queue, known)
@@ -107,18 +107,22 @@ class Housekeeping:
     async def _figures(self, queues: Sequence[str]) -> list[QueueStats]:
         """Of all queues but those that Valkey refuses, because something foreign is in a key."""
         try:
-            return await queue_stats(self.client, queues)
+            found = await queue_stats(self.client, queues)
         except QueueRefused:
-            pass
-        found, refused = list[QueueStats](), set[str]()
+            return await self._figures_of_each(queues)
+        self._refused.clear()
+        return found
+
+    async def _figures_of_each(self, queues: Sequence[str]) -> list[QueueStats]:
+        found = list[QueueStats]()
         for queue in queues:
             try:
                 found += await queue_stats(self.client, [queue])
+                self._refused.discard(queue)
             except QueueRefused as error:
-                refused.add(queue)
                 if queue not in self._refused:
                     log.warning("a queue is of no use", queue=queue, error=error)
-        self._refused = refused
+                self._refused.add(queue)
         return found
 
     async def _upstream(self, stats: QueueStats) -> Upstream:
