@@ -79,12 +79,13 @@ comes in a problem document (RFC 9457, `application/problem+json`):
 }
 ```
 
-`errors` names each fault of an invalid request: `pointer` (a JSON pointer into the body, `?name`
-of a query parameter), `code` and `detail`. There a code may also be the kind of a
-wrong value, such as `missing`, `string_too_short` or `int_parsing`, and `extra_forbidden` for a
-field or query parameter that there isn't: those of
-[pydantic](https://docs.pydantic.dev/latest/errors/validation_errors/). Some codes in this table
-occur on the command line or in a job only; the status is then that of their kind.
+`errors` names each fault of an invalid request: `pointer` (a JSON pointer into the body, or `?name`
+of a query parameter), `code` and `detail`. There a code may also be the kind of a wrong value, such
+as `missing`, `string_too_short` or `int_parsing`, and `extra_forbidden` for a field or query
+parameter that there isn't: those of
+[pydantic](https://docs.pydantic.dev/latest/errors/validation_errors/); `repeated` is a query
+parameter that comes twice. Some codes in this table occur on the command line or in a job only; the
+status is then that of their kind.
 
 | code | status | meaning |
 |---|---|---|

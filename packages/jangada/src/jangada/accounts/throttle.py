@@ -139,14 +139,16 @@ class Throttle:
     async def spent(self, *counts: Count) -> Spent:
         """Those of the counts that are used up, each with what is left of its window.
 
-        In either store: any process may have counted in PostgreSQL until a moment ago.
+        In either store: any process may have counted in PostgreSQL until a moment ago. What Valkey
+        knows of isn't asked of it, so that who goes on guessing costs it nothing.
         """
-        spent = await self._spent_in_postgres(counts)
+        spent: Spent = {}
         try:
-            return {**spent, **await self._spent_in_valkey(counts)}
+            spent = await self._spent_in_valkey(counts)
         except (RedisError, OSError) as error:
             self._warn_once(error)
-            return spent
+        left = [count for count in counts if count not in spent]
+        return {**spent, **await self._spent_in_postgres(left)} if left else spent
 
     def _warn_once(self, error: Exception) -> None:
         """Of what nobody else notices: that Valkey is absent is told by the API's readiness."""
