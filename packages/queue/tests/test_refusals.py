@@ -19,6 +19,7 @@ from jangada_queue.errors import QueueRefused, QueueUnavailable
 from jangada_queue.keys import PROTOCOL
 from jangada_queue.leases.client import kick
 from jangada_queue.messages import Offer
+from jangada_queue.server import check_writable
 from jangada_queue.signals import tell
 from jangada_queue.statistics import queue_stats
 from jangada_queue.workers import WorkerReport, flag_drain, known_queues, report
@@ -85,6 +86,32 @@ async def test_a_refusal_is_an_absence(client: QueueClient, refusing: Refusing, 
         with pytest.raises(QueueUnavailable, match=word):
             await tell(client, wake=["q", "r"])
     assert [claim.key for claim in (await client.claim("q", "w", 9, pod="p")).claims] == ["a"]
+
+
+@asynccontextmanager
+async def a_replica(redis: Redis) -> AsyncIterator[None]:
+    """It took somebody else for its primary, who isn't there."""
+    await command(redis, "REPLICAOF", "127.0.0.1", "1")
+    try:
+        yield
+    finally:
+        await command(redis, "REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.parametrize(
+    ("refusing", "word"),
+    [(without_replicas, "NOREPLICAS"), (full, "OOM"), (a_replica, "READONLY")],
+)
+async def test_whether_it_takes_writes_is_found_out_by_none(
+    client: QueueClient, refusing: Refusing, word: str
+) -> None:
+    await check_writable(client)
+    async with refusing(client.redis):
+        assert await command(client.redis, "PING")
+        with pytest.raises(QueueUnavailable, match=f"refuses commands for now .{word}"):
+            await check_writable(client)
+    await check_writable(client)
+    assert await client.redis.dbsize() == 0
 
 
 async def test_a_full_server_takes_no_more_and_can_be_emptied(client: QueueClient) -> None:

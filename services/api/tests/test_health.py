@@ -10,6 +10,7 @@ import psutil
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
+from redis.asyncio import Redis
 from sqlalchemy import text
 
 from jangada.config import DatabaseSettings, Settings, ValkeySettings
@@ -157,6 +158,25 @@ async def test_without_valkey_it_is_ready_and_says_degraded(
             assert answer.status_code == 200
             assert answer.json()["degraded"] == ["valkey"]
             own_valkey.start()
+            assert (await client.get("/health/ready")).json()["degraded"] == []
+
+
+async def test_a_valkey_that_takes_no_writes_is_degraded_too(
+    settings: Settings, own_valkey: EmbeddedValkey
+) -> None:
+    async for app in started(pointing_at(settings, valkey=own_valkey.url)):
+        async with management(app) as client, Redis.from_url(own_valkey.url) as redis:
+            await redis.config_set("min-replicas-to-write", 1)
+            answer = await client.get("/health/ready")
+            assert (answer.status_code, answer.json()) == (
+                200,
+                {
+                    "status": "ready",
+                    "degraded": ["valkey"],
+                    "reasons": {"valkey": "Valkey refuses commands for now (NOREPLICAS)."},
+                },
+            )
+            await redis.config_set("min-replicas-to-write", 0)
             assert (await client.get("/health/ready")).json()["degraded"] == []
 
 

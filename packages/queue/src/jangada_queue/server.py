@@ -14,6 +14,16 @@ async def server_time(client: QueueClient) -> datetime:
     return datetime.fromtimestamp(int(seconds) + int(microseconds) / 1_000_000, UTC)
 
 
+async def check_writable(client: QueueClient) -> None:
+    """Raise `QueueUnavailable` where the server is absent, or takes no writes for now.
+
+    Nothing is written: a key that is never there is to be set if it is. To PING a full server, a
+    replica or a primary that lacks replicas answers as if nothing were wrong.
+    """
+    async with within(client.deadline):
+        await command(client.redis, "SET", f"{client.prefix}:never", "", "XX")
+
+
 async def check_server(client: QueueClient) -> None:
     """Raise `UnsafeServer` for a server that evicts keys when its memory is full.
 

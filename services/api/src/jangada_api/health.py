@@ -21,6 +21,8 @@ from jangada.connections import Connection, arguments
 from jangada.migrations.revisions import head
 from jangada.runtime import Runtime
 from jangada.telemetry import describe
+from jangada_queue.errors import QueueUnavailable
+from jangada_queue.server import check_writable
 
 DEADLINE_SECONDS: Final = 2.0
 POSTGRESQL: Final = "postgresql"
@@ -139,10 +141,14 @@ async def open_health(runtime: Runtime) -> AsyncIterator[Health]:
     """Health checks on the runtime; nothing needs to be up."""
     postgresql = Postgresql(runtime.settings.database)
 
-    async def ping() -> None:
-        await runtime.valkey.ping()
+    async def valkey() -> str | None:
+        try:
+            await check_writable(runtime.queue)
+        except QueueUnavailable as error:
+            return str(error)
+        return None
 
-    health = Health(Check(postgresql), Check(ping))
+    health = Health(Check(postgresql), Check(valkey))
     try:
         yield health
     finally:

@@ -2,8 +2,8 @@
 
 - live: the event loop turns; nothing else is asked, so an outage elsewhere restarts nobody.
 - startup: the public port serves.
-- ready: PostgreSQL answers and has the schema. Without Valkey the answer is 200 with
-  `degraded: ["valkey"]`: requests are served and jobs accepted, they only start later.
+- ready: PostgreSQL answers and has the schema. Without a Valkey that takes writes the answer is 200
+  with `degraded: ["valkey"]`: requests are served and jobs accepted, they only start later.
 - metrics: also whether it is ready, for a process that nobody is sent to counts no failing answers.
 """
 
