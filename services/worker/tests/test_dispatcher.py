@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, override
 from uuid import uuid4
 
+import httpx
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
@@ -21,6 +22,7 @@ from jangada_queue.client import QueueClient
 from jangada_queue.leases import client as leases
 from jangada_queue.messages import Depth, Offer, OnOffer
 from jangada_queue.patience import Stop
+from jangada_queue.signals import tell
 from jangada_queue.statistics import Upstream, queue_stats, write_upstream
 from jangada_queue.workers import WorkerReport, report
 from jangada_worker.dispatcher import Dispatcher
@@ -290,6 +292,36 @@ async def test_a_queue_that_valkey_refuses_hides_and_stops_no_other(raft: "Raft"
         assert registry.get_sample_value(name, {"queue": queue}) == available
     await raft.dispatcher()
     await until_depth(raft, waiting=1)
+
+
+async def test_a_queue_that_valkey_refuses_waits_by_itself_until_it_is_of_use(
+    raft: "Raft",
+) -> None:
+    """Notices of other queues are heard meanwhile, and what waits for what is said."""
+    valkey, keys = raft.runtime.valkey, raft.runtime.queue.keys
+    await valkey.set(keys("a").stream, "foreign")
+    await raft.enqueue("ping", queue="a")
+    dispatcher = await raft.dispatcher_process()
+
+    async def reasons() -> dict[str, str]:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+            answer = await client.get(f"{dispatcher.management_url}/health/ready")
+        assert answer.status_code == 200
+        found: dict[str, str] = answer.json()["reasons"]
+        return found
+
+    async def says(said: dict[str, str]) -> bool:
+        return await reasons() == said
+
+    async def has_heard() -> bool:
+        return not await valkey.exists(keys("default").dispatch)
+
+    await raft.until(lambda: says({"valkey": "dispatch of a waits for it"}))
+    await tell(raft.runtime.queue, wake=["default"])
+    await raft.until(has_heard)
+    await valkey.delete(keys("a").stream)
+    await until_depth(raft, "a", waiting=1)
+    await raft.until(lambda: says({}))
 
 
 async def test_a_queue_without_dead_letters_has_a_figure_from_the_first_look(

@@ -31,6 +31,7 @@ from jangada_queue.watch import Watch
 from jangada_worker.housekeeping import Housekeeping
 from jangada_worker.management import Health, management
 from jangada_worker.metrics import DispatcherMetrics
+from jangada_worker.refusals import Refusals
 from jangada_worker.retention import Retention, retentions
 from jangada_worker.windows import Windows
 
@@ -55,6 +56,8 @@ class Round(Enum):
     """Nothing to publish, or no room: a wake will come."""
     HELD = auto()
     """Another dispatcher has the queue."""
+    REFUSED = auto()
+    """Valkey won't do it for this queue, which waits now."""
 
 
 class Dispatcher:
@@ -69,6 +72,7 @@ class Dispatcher:
         runtime.database.tally = self._metrics.count_enqueued
         self._stopping = stop.asked
         self._absent: dict[str, str] = {}
+        self._refusals = Refusals()
         self._health = Health(self._faults, self._degraded)
         self._dispatching, self._sweeping, self._keeping = (
             DirectConnection(runtime.database, deadline=STATEMENT_DEADLINE) for _ in range(3)
@@ -133,9 +137,11 @@ class Dispatcher:
         self._queues |= surveyed.available | surveyed.until_due.keys()
         for queue in surveyed.due:
             await self._dispatching.run(partial(dispatch.promote, queue=queue))
+        with_work = surveyed.available | surveyed.due
+        self._refusals.keep(with_work)
         waits = [wait for wait in surveyed.until_due.values() if wait > timedelta(0)]
         self._end = began + min([self._jobs.idle_poll, *waits]).total_seconds()
-        await self._serve(surveyed.available | surveyed.due)
+        await self._serve(with_work)
         await self._await_wakes()
 
     def _look_again(self, wait: timedelta | None) -> None:
@@ -147,27 +153,19 @@ class Dispatcher:
     async def _serve(self, queues: Collection[str]) -> None:
         """Rounds over the queues, one each in turn, until none brings anything or the end comes.
 
-        One that Valkey refuses keeps no other waiting; what it refused is raised in the end.
+        One that Valkey refuses keeps no other waiting.
         """
-        active, refusal = sorted(queues), None
+        active = self._refusals.without(queues)
         while active and not self._stopping.is_set():
-            rounds = {}
-            for queue in active:
-                try:
-                    rounds[queue] = await self._round(queue)
-                except QueueRefused as error:
-                    refusal = error
+            rounds = {queue: await self._round(queue) for queue in active}
             active = [queue for queue, round_ in rounds.items() if round_ is Round.MORE]
             if time.monotonic() >= self._end:
                 break
-        if refusal is not None:
-            raise refusal
 
     async def _await_wakes(self) -> None:
         """Serve each queue that is woken until it is time to look at all of them again."""
-        while not self._stopping.is_set() and (left := self._end - time.monotonic()) > 0:
-            waiting = self._client.wait_for_dispatch(sorted(self._queues), timedelta(seconds=left))
-            woken = await unless(self._stopping, waiting)
+        while not self._stopping.is_set() and (left := self._left()) > 0:
+            woken = await self._woken(left)
             if woken is None:
                 continue
             if await self._round(woken) is Round.HELD:
@@ -176,8 +174,31 @@ class Dispatcher:
             else:
                 await self._serve([woken])
 
+    def _left(self) -> float:
+        """Seconds until all queues are looked at again, or one that was refused is tried again."""
+        return min(self._end, self._refusals.until) - time.monotonic()
+
+    async def _woken(self, left: float) -> str | None:
+        """A queue that is woken within so many seconds; those that were refused are let be."""
+        queues = self._refusals.without(self._queues)
+        if not queues:
+            await pause(self._stopping, left)
+            return None
+        waiting = self._client.wait_for_dispatch(queues, timedelta(seconds=left))
+        return await unless(self._stopping, waiting)
+
     async def _round(self, queue: str) -> Round:
-        return await self._dispatching.run(lambda connection: self._publish(connection, queue))
+        try:
+            found = await self._dispatching.run(lambda held: self._publish(held, queue))
+        except QueueRefused as error:
+            if self._refusals.add(queue):
+                log.warning("work waits", work="dispatch", queue=queue, error=error)
+            return Round.REFUSED
+        if found is not Round.HELD:
+            self._refusals.discard(queue)
+        elif queue in self._refusals.queues:
+            self._refusals.add(queue)  # whether it is of use again its holder is finding out
+        return found
 
     async def _publish(self, connection: Connection, queue: str) -> Round:
         """Publish until the window is full, while nobody else can."""
@@ -254,4 +275,6 @@ class Dispatcher:
         waiting: dict[str, list[str]] = {}
         for work, absent in sorted(self._absent.copy().items()):
             waiting.setdefault(absent, []).append(work)
+        for queue in self._refusals.queues:
+            waiting.setdefault("valkey", []).append(f"dispatch of {queue}")
         return {absent: f"{', '.join(waiting[absent])} waits for it" for absent in sorted(waiting)}
