@@ -194,10 +194,7 @@ class Dispatcher:
             if self._refusals.add(queue):
                 log.warning("work waits", work="dispatch", queue=queue, error=error)
             return Round.REFUSED
-        if found is not Round.HELD:
-            self._refusals.discard(queue)
-        elif queue in self._refusals.queues:
-            self._refusals.add(queue)  # whether it is of use again its holder is finding out
+        self._refusals.discard(queue)
         return found
 
     async def _publish(self, connection: Connection, queue: str) -> Round:
